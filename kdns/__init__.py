@@ -1,0 +1,1 @@
+"""kdns: the authoritative DNS server for Kubernetes clusters."""

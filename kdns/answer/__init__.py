@@ -1,0 +1,1 @@
+"""From a query and a set of zones to a response. Pure."""

@@ -1,0 +1,263 @@
+"""Authoritative answers over a set of zones (RFC 1034 section 4.3.2, RFC 2308, RFC 8020; CONTRACT section 9).
+
+| the question                                            | the response                                       |
+|---------------------------------------------------------|----------------------------------------------------|
+| EDNS version above 0                                    | BADVERS                                            |
+| signed by a key that we do not have: every key          | NOTAUTH, BADKEY                                    |
+| class other than IN                                     | REFUSED                                            |
+| OPT, TSIG, TKEY, MAILA, MAILB as its type               | FORMERR                                            |
+| AXFR, IXFR                                              | REFUSED; AXFR over UDP FORMERR                     |
+| in no zone of ours                                      | the upstreams', else REFUSED                       |
+| a CNAME of ours                                         | followed through our zones, then the upstreams     |
+| a reverse name that no zone of ours has                 | the upstreams', else NXDOMAIN                      |
+| ANY                                                     | one RRset, the smallest (RFC 8482)                 |
+| nothing there, and the cluster is not wholly known yet  | SERVFAIL                                           |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from kdns.proto.message import Message, Record, rrsets_of
+from kdns.proto.query import BADVERS, FORMERR, NOERROR, NOTAUTH, NXDOMAIN, Query, REFUSED, SERVFAIL, Transport
+from kdns.proto.response import ede, make_badkey, make_badvers, make_negative, make_response
+from zones.names import Name
+from zones.records import A, AAAA, ANY, AXFR, CNAME, IN, IXFR, NS, OPT, RRset, SOA, SRV, srv_target, TSIG
+from zones.zone import Alias, Found, NoData, NxDomain, Reads, Zone
+
+MAX_ALIASES: Final = 10
+"""CNAMEs followed for one answer: what CoreDNS follows; a longer chain is a mistake, and ends there."""
+
+_META: Final = frozenset((OPT, TSIG, 249, 253, 254))
+_DNAME: Final = 39
+_DNSSEC: Final = frozenset((46, 47, 50))  # RRSIG, NSEC, NSEC3
+
+EDE_NOT_READY: Final = 14
+EDE_NO_REACHABLE: Final = 22
+
+
+class Label(msgspec.Struct, frozen=True, gc=False):
+    """What an answer is counted by: the zone it came from (empty for none), its type, its RCODE."""
+
+    zone: str
+    qtype: int
+    rcode: int
+
+
+class Answer(msgspec.Struct, gc=False):
+    """A finished response: one tail or several orders of it; ``owners`` it was made from, None: not to be stored."""
+
+    tails: tuple[bytes, ...]
+    owners: tuple[bytes, ...] | None
+    label: Label
+
+
+class Ask(msgspec.Struct):
+    """A question for the upstreams; ``complete`` makes the response of their reply, or of its absence."""
+
+    qname: Name
+    qtype: int
+    do: bool
+    complete: Callable[[Message | None], Answer]
+
+
+class ZoneSet:
+    """The zones served, found by the longest match of whole labels."""
+
+    def __init__(self, zones: Sequence[Zone]) -> None:
+        self.zones = tuple(zones)
+        self._by_labels = {zone.origin.labels: zone for zone in zones}
+        self._depths = sorted({len(zone.origin.labels) for zone in zones}, reverse=True)
+
+    def closest(self, name: Name) -> Zone | None:
+        """Return the zone that *name* lies in."""
+        labels = name.labels
+        for depth in self._depths:
+            zone = self._by_labels.get(labels[len(labels) - depth :] if depth else ())
+            if zone is not None and len(labels) >= depth:
+                return zone
+        return None
+
+
+class Authority:
+    """Answers from *zones*. With *forwards* there are upstreams, and what is not ours becomes an ``Ask``.
+
+    ``is_synced`` is set by whoever knows whether the objects are complete.
+    """
+
+    def __init__(self, zones: ZoneSet, *, forwards: bool = False, reverse: frozenset[Name] = frozenset()) -> None:
+        self.zones = zones
+        self.is_synced = False
+        self._forwards = forwards
+        self._reverse = reverse
+        self._labels: dict[tuple[str, int, int], Label] = {}
+        self._zone_text = {zone.origin: zone.origin.to_text() for zone in zones.zones}
+
+    def answer(self, query: Query) -> Answer | Ask:
+        """Answer *query*; every well-formed query gets one or the other."""
+        if (edns := query.edns) is not None and edns.version:
+            return self._plain(query, BADVERS, make_badvers(query))
+        if query.signed is not None:
+            return self._plain(query, NOTAUTH, make_badkey(query))
+        if query.qclass != IN:
+            return self._refusal(query, REFUSED)
+        qtype = query.qtype
+        if qtype in _META:
+            return self._refusal(query, FORMERR)
+        if qtype in (AXFR, IXFR):
+            return self._refusal(query, FORMERR if qtype == AXFR and query.transport is Transport.UDP else REFUSED)
+        zone = self.zones.closest(query.qname)
+        if zone is None:
+            if self._forwards:
+                return self._ask(query, query.qname, [])
+            return self._refusal(query, REFUSED, owners=())
+        return self._resolve(query, zone)
+
+    def _resolve(self, query: Query, zone: Zone) -> Answer | Ask:
+        name, qtype = query.qname, query.qtype
+        chain: list[RRset] = []
+        owners: list[bytes] | None = [name.key]
+        while True:
+            outcome = zone.lookup(name, qtype)
+            owners = _joined(owners, outcome.reads)
+            match outcome:
+                case Found(rrset, rotates):
+                    return self._positive(query, zone, [*chain, rrset], owners, rotate=rotates)
+                case Alias(rrset, target):
+                    chain.append(rrset)
+                    # A loop is cut where it would close, with NOERROR and what was found: the CNAMEs are true.
+                    if qtype in (CNAME, ANY) or len(chain) == MAX_ALIASES or any(r.owner == target for r in chain):
+                        return self._positive(query, zone, chain, owners)
+                    following = self.zones.closest(target)
+                    if following is None:
+                        if self._forwards:
+                            return self._ask(query, target, chain)
+                        return self._positive(query, zone, chain, owners)
+                    name, zone = target, following
+                    owners = _joined(owners, (name.key,))
+                case NxDomain() if self._forwards and not chain and zone.origin in self._reverse and self.is_synced:
+                    return self._ask(query, name, [])
+                case NoData() | NxDomain():
+                    return self._negative(query, zone, chain, owners, is_nodata=isinstance(outcome, NoData))
+
+    def _positive(
+        self, query: Query, zone: Zone, answer: list[RRset], owners: list[bytes] | None, *, rotate: bool = False
+    ) -> Answer:
+        additional: Iterator[RRset] | tuple[RRset, ...] = ()
+        reads: list[bytes] = []
+        if answer[-1].rtype in (SRV, NS):
+            additional = self._targets(answer[-1], reads)
+        tails = make_response(
+            query,
+            rcode=NOERROR,
+            answer=answer,
+            additional=additional,
+            rotate=rotate,
+            aa=True,
+            ra=self._forwards,
+        )
+        return Answer(tails, _tuple(_joined(owners, tuple(reads))), self._label(zone, query.qtype, NOERROR))
+
+    def _targets(self, rrset: RRset, reads: list[bytes]) -> Iterator[RRset]:
+        """Yield the addresses of the names that *rrset* points to, noting whose they are."""
+        for rdata in rrset.rdatas:
+            target = srv_target(rdata) if rrset.rtype == SRV else Name.trusted(rdata)
+            zone = self.zones.closest(target)
+            if zone is None:
+                continue
+            reads.append(target.key)
+            for rtype in (A, AAAA):
+                if isinstance(outcome := zone.lookup(target, rtype), Found):
+                    yield outcome.rrset
+
+    def _negative(
+        self, query: Query, zone: Zone, chain: list[RRset], owners: list[bytes] | None, *, is_nodata: bool
+    ) -> Answer:
+        soa, forwards = zone.soa, self._forwards
+        if not self.is_synced and (query.qname != zone.origin or chain):
+            options = ede(EDE_NOT_READY, "not synced with the cluster yet") if query.edns is not None else b""
+            tail = (
+                make_negative(query, rcode=SERVFAIL, soa=soa, aa=True, ra=forwards, options=options)
+                if not chain
+                else (make_response(query, rcode=SERVFAIL, options=options, ra=forwards)[0])
+            )
+            return Answer((tail,), None, self._label(zone, query.qtype, SERVFAIL))
+        rcode = NOERROR if is_nodata else NXDOMAIN
+        if chain:
+            tails = make_response(query, rcode=rcode, answer=chain, authority=(soa,), aa=True, ra=forwards)
+        else:
+            tails = (make_negative(query, rcode=rcode, soa=soa, aa=True, ra=forwards),)
+        return Answer(tails, _tuple(owners), self._label(zone, query.qtype, rcode))
+
+    def _ask(self, query: Query, name: Name, chain: list[RRset]) -> Ask:
+        do = query.edns is not None and query.edns.do
+
+        def complete(message: Message | None) -> Answer:
+            label_zone = self.zones.closest(query.qname) if chain else None
+            if message is None:
+                options = ede(EDE_NO_REACHABLE, "no upstream answered")
+                tail = make_response(query, rcode=SERVFAIL, ra=True, options=options)[0]
+                return Answer((tail,), None, self._label(label_zone, query.qtype, SERVFAIL))
+            rcode = message.rcode if message.rcode < BADVERS else SERVFAIL
+            found = chain_of(message.answer, name, query.qtype)
+            authority = [r for r in message.authority if r.rtype == SOA or (do and r.rtype in _DNSSEC)]
+            tails = make_response(
+                query,
+                rcode=rcode,
+                answer=[*chain, *rrsets_of(found)],
+                authority=rrsets_of(authority if not any(r.rtype == query.qtype for r in found) else []),
+                aa=bool(chain),
+                ra=True,
+            )
+            return Answer(tails, None, self._label(label_zone, query.qtype, rcode))
+
+        return Ask(name, query.qtype, do, complete)
+
+    def _refusal(self, query: Query, rcode: int, *, owners: tuple[bytes, ...] | None = None) -> Answer:
+        tail = make_response(query, rcode=rcode, ra=self._forwards)[0]
+        return Answer((tail,), owners, self._label(None, query.qtype, rcode))
+
+    def _plain(self, query: Query, rcode: int, tail: bytes) -> Answer:
+        return Answer((tail,), None, self._label(None, query.qtype, rcode))
+
+    def _label(self, zone: Zone | None, qtype: int, rcode: int) -> Label:
+        key = (self._zone_text[zone.origin] if zone is not None else "", qtype, rcode)
+        if (label := self._labels.get(key)) is None:
+            if len(self._labels) > 4096:  # unknown types asked at random
+                self._labels.clear()
+            label = self._labels[key] = Label(*key)
+        return label
+
+
+def chain_of(records: Sequence[Record], name: Name, qtype: int) -> list[Record]:
+    """Return the records of an answer that belong to the question: its CNAME chain and what the chain ends at.
+
+    Anything else that the answer section holds is somebody's who was not asked (ROBUSTNESS section 3).
+    """
+    names = {name}
+    current = name
+    aliases = {record.owner: record for record in records if record.rtype == CNAME}
+    while qtype != CNAME and (alias := aliases.get(current)) is not None:
+        current = Name.trusted(alias.rdata)
+        if current in names:
+            break
+        names.add(current)
+    return [
+        record
+        for record in records
+        if record.owner in names or (record.rtype == _DNAME and any(n.is_under(record.owner) for n in names))
+    ]
+
+
+def _joined(owners: list[bytes] | None, reads: Reads) -> list[bytes] | None:
+    """Add *reads* to *owners*; None on either side means that the answer must not be stored."""
+    if owners is None or reads is None:
+        return None
+    return [*owners, *reads] if reads else owners
+
+
+def _tuple(owners: list[bytes] | None) -> tuple[bytes, ...] | None:
+    return None if owners is None else tuple(owners)

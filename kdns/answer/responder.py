@@ -1,0 +1,69 @@
+"""From a packet that the answer table's hot path lacks to a response, and what an event makes the table forget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kdns.answer.authority import Answer, Ask, Authority, Label
+from kdns.errors import WireError
+from kdns.proto.query import MAX_UDP_OCTETS, read_query, Transport
+from kdns.proto.response import make_bare
+from kdns.proto.table import AnswerTable
+
+MAX_TABLE_OCTETS = {Transport.UDP: 48 * 2**20, Transport.TCP: 16 * 2**20}
+"""Memory for finished answers. UDP's takes four spellings of each of 25,000 names; TCP sees fewer, larger ones."""
+
+MAX_KEY_OCTETS = MAX_UDP_OCTETS
+"""A query longer than any honest one is answered and not stored, so that padding cannot fill the table."""
+
+UNREADABLE = "unreadable"
+
+
+class Responder:
+    """Answers packets from an authority, with one table of finished answers for each transport."""
+
+    def __init__(self, authority: Authority, *, forwards: bool = False) -> None:
+        self.authority = authority
+        self.tables = {transport: AnswerTable(max_octets=octets) for transport, octets in MAX_TABLE_OCTETS.items()}
+        self._forwards = forwards
+        self._turn = 0
+
+    def respond(self, wire: bytes, transport: Transport) -> tuple[bytes | None, Label | None] | Ask:
+        """Return the response's tail (None: stay silent) and what to count it by, or a question for the upstreams.
+
+        No label means that the message could not be read.
+        """
+        table = self.tables[transport]
+        key = wire[2:]
+        if (entry := table.find_again(key)) is not None:
+            assert isinstance(entry.label, Label)  # stored below, never by another
+            return entry.next(), entry.label
+        try:
+            query = read_query(wire, transport)
+        except WireError as exc:
+            if exc.rcode_hint is None:
+                return None, None
+            return make_bare(wire, exc.rcode_hint, ra=self._forwards), None
+        answer = self.authority.answer(query)
+        if isinstance(answer, Ask):
+            return answer
+        if answer.owners is not None and len(key) <= MAX_KEY_OCTETS and table.wants(key):
+            table.store(key, answer.tails, answer.owners, answer.label)
+        return self.pick(answer), answer.label
+
+    def pick(self, answer: Answer) -> bytes:
+        """Return one of the orders of *answer*, another each time."""
+        self._turn += 1
+        return answer.tails[self._turn % len(answer.tails)]
+
+    def forget(self, owners: Iterable[bytes]) -> None:
+        """Drop the finished answers made from any of *owners* (keys of names)."""
+        for table in self.tables.values():
+            forget = table.forget
+            for owner in owners:
+                forget(owner)
+
+    def clear(self) -> None:
+        """Drop every finished answer."""
+        for table in self.tables.values():
+            table.clear()

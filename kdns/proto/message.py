@@ -1,0 +1,161 @@
+"""Messages of other servers: questions to them, and their replies read into our own records.
+
+Everything is checked here and nothing is taken on trust: names by ``read_name``, lengths against the message. RDATA
+of types whose names may be compressed comes out uncompressed (RFC 3597 section 4), of any other type as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from kdns.errors import WireError
+from kdns.proto.query import HEADER_OCTETS, MAX_UDP_OCTETS, read_name
+from zones.names import Name
+from zones.records import CNAME, IN, MAX_TTL, MX, NS, OPT, PTR, RRset, SOA, SRV
+
+MAX_RECORDS: Final = 4096
+"""Records of one reply that are read: more fit into 64 KiB only as empty RDATA, which no honest server sends."""
+
+_NAMES_BEFORE: Final = {
+    NS: (0, 1),
+    3: (0, 1),  # MD
+    4: (0, 1),  # MF
+    CNAME: (0, 1),
+    SOA: (0, 2),
+    7: (0, 1),  # MB
+    8: (0, 1),  # MG
+    9: (0, 1),  # MR
+    PTR: (0, 1),
+    14: (0, 2),  # MINFO
+    MX: (2, 1),
+    17: (0, 2),  # RP
+    18: (2, 1),  # AFSDB
+    21: (2, 1),  # RT
+    26: (2, 2),  # PX
+    SRV: (6, 1),
+    36: (2, 1),  # KX
+    39: (0, 1),  # DNAME
+}
+"""Octets of RDATA before its names, and how many names: the types that a reader must be ready to decompress."""
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """One record of class IN, RDATA uncompressed, TTL in seconds and never above RFC 2181's bound."""
+
+    owner: Name
+    rtype: int
+    ttl: int
+    rdata: bytes
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A reply. ``rcode`` is the extended one; records of classes other than IN are left out."""
+
+    id: bytes
+    flags: int
+    rcode: int
+    question: tuple[Name, int, int] | None
+    answer: tuple[Record, ...]
+    authority: tuple[Record, ...]
+    additional: tuple[Record, ...]
+
+    @property
+    def is_response(self) -> bool:
+        """Whether QR is set."""
+        return bool(self.flags & 0x8000)
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether TC is set."""
+        return bool(self.flags & 0x0200)
+
+    @property
+    def is_authoritative(self) -> bool:
+        """Whether AA is set."""
+        return bool(self.flags & 0x0400)
+
+
+def make_question(
+    message_id: bytes, qname: Name, qtype: int, *, do: bool = False, recursion_desired: bool = True, edns: bool = True
+) -> bytes:
+    """Return a query that asks for at most 1232 octets over UDP (RFC 9715)."""
+    opt = b""
+    if edns:
+        opt = b"\0\0\x29%c%c\0\0%c\0\0\0" % (*divmod(MAX_UDP_OCTETS, 256), 0x80 * do)
+    head = message_id + bytes((recursion_desired, 0)) + b"\0\1\0\0\0\0\0" + bytes((edns,))
+    return head + qname.wire + b"%c%c\0\1" % divmod(qtype, 256) + opt
+
+
+def read_message(wire: bytes) -> Message:
+    """Read a whole message. Raises WireError, and nothing else, for octets of any kind."""
+    try:
+        return _read(wire)
+    except IndexError as exc:
+        raise WireError("the message ends too early") from exc
+
+
+def _read(wire: bytes) -> Message:
+    if len(wire) < HEADER_OCTETS:
+        raise WireError("shorter than a header")
+    flags, questions, *counts = (int.from_bytes(wire[at : at + 2], "big") for at in range(2, 12, 2))
+    if questions > 1:
+        raise WireError(f"{questions} questions")
+    if sum(counts) > MAX_RECORDS:
+        raise WireError(f"{sum(counts)} records")
+    at = HEADER_OCTETS
+    question = None
+    if questions:
+        qname, at = read_name(wire, at)
+        question = qname, wire[at] << 8 | wire[at + 1], wire[at + 2] << 8 | wire[at + 3]
+        at += 4
+    rcode = flags & 15
+    sections: list[list[Record]] = [[], [], []]
+    for section, count in zip(sections, counts, strict=True):
+        for _ in range(count):
+            owner, at = read_name(wire, at)
+            rtype, rclass = wire[at] << 8 | wire[at + 1], wire[at + 2] << 8 | wire[at + 3]
+            ttl = int.from_bytes(wire[at + 4 : at + 8], "big")
+            rdata_at = at + 10
+            end = rdata_at + (wire[at + 8] << 8 | wire[at + 9])
+            if end > len(wire):
+                raise WireError("a record ends after the message")
+            if rtype == OPT:
+                if section is sections[2]:
+                    rcode |= ttl >> 24 << 4
+            elif rclass == IN:
+                # A TTL with its top bit set is large, not negative (RFC 8767 section 4).
+                section.append(Record(owner, rtype, min(ttl, MAX_TTL), _rdata(wire, rtype, rdata_at, end)))
+            at = end
+    if at != len(wire):
+        raise WireError(f"{len(wire) - at} octets after the message")
+    return Message(wire[:2], flags, rcode, question, *(tuple(section) for section in sections))
+
+
+def _rdata(wire: bytes, rtype: int, at: int, end: int) -> bytes:
+    layout = _NAMES_BEFORE.get(rtype)
+    if layout is None:
+        return wire[at:end]
+    before, names = layout
+    parts = [wire[at : at + before]]
+    at += before
+    for _ in range(names):
+        name, at = read_name(wire, at)
+        parts.append(name.wire)
+    if at > end or (rtype != SOA and at != end) or (rtype == SOA and at + 20 != end):
+        raise WireError(f"the RDATA of a record of type {rtype} has another length than it says")
+    parts.append(wire[at:end])
+    return b"".join(parts)
+
+
+def rrsets_of(records: Sequence[Record]) -> list[RRset]:
+    """Group *records* by owner and type, in the order of their first; each with its smallest TTL (RFC 2181 5.2)."""
+    groups: dict[tuple[Name, int], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record.owner, record.rtype), []).append(record)
+    return [
+        RRset(owner, rtype, min(record.ttl for record in some), tuple(dict.fromkeys(record.rdata for record in some)))
+        for (owner, rtype), some in groups.items()
+    ]

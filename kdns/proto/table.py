@@ -1,0 +1,138 @@
+"""The answer table: the same octets in, but for the ID, get the same octets out, but for the ID.
+
+The key is a query from its third octet on: flags, question as spelled, EDNS. So nothing about case, size or flags
+can be got wrong on a hit, and nothing is parsed. There is one table for each transport.
+
+An answer earns its place: the first time it is asked for only a hash of the question is noted, the second time
+it enters *probation*, the third time the *kept* part. A flood of names seen once, or twice, never reaches what is
+asked for often. Both parts and the notes are bounded; when one is full its oldest entry goes (of the kept part:
+back to probation, so that one more question brings it back).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import cycle, repeat
+
+ENTRY_OCTETS = 600
+"""What an entry costs beside its key and its responses: measured over 100,000 entries with one owner name each."""
+
+MAX_NOTED = 32_768
+"""Questions whose first asking is remembered; past that all are forgotten, which costs each one more miss."""
+
+
+class Entry:
+    """A finished answer. ``next()`` gives its tail, another order of it each time where it rotates.
+
+    ``label`` is whatever the maker wants to count hits by.
+    """
+
+    __slots__ = ("key", "label", "next", "octets", "owners")
+
+    def __init__(self, key: bytes, tails: tuple[bytes, ...], owners: tuple[bytes, ...], label: object) -> None:
+        self.key = key
+        self.owners = owners
+        self.label = label
+        self.next: Callable[[], bytes] = (repeat(tails[0]) if len(tails) == 1 else cycle(tails)).__next__
+        self.octets = ENTRY_OCTETS + len(key) + sum(map(len, tails))
+
+
+class AnswerTable:
+    """Finished answers by query octets; forgotten by owner name. *max_octets* bounds the memory of its entries."""
+
+    def __init__(self, *, max_octets: int = 48 * 2**20) -> None:
+        self._kept: dict[bytes, Entry] = {}
+        self._probation: dict[bytes, Entry] = {}
+        self._noted: set[int] = set()
+        self._by_owner: dict[bytes, set[Entry]] = {}
+        self._max_kept = max_octets - max_octets // 4
+        self._max_probation = max_octets // 4
+        self._kept_octets = 0
+        self._probation_octets = 0
+        self.evictions = 0
+        self.find: Callable[[bytes], Entry | None] = self._kept.get
+        """Return the kept answer to a query's octets; the whole of the hot path."""
+
+    def __len__(self) -> int:
+        return len(self._kept) + len(self._probation)
+
+    @property
+    def octets(self) -> int:
+        """What the entries hold, in octets, by the estimate that bounds them."""
+        return self._kept_octets + self._probation_octets
+
+    def find_again(self, key: bytes) -> Entry | None:
+        """Look where ``find`` does not: an answer asked for a third time moves to where ``find`` sees it."""
+        entry = self._probation.pop(key, None)
+        if entry is None:
+            return None
+        self._probation_octets -= entry.octets
+        if entry.octets > self._max_kept // 8:
+            self._add_on_probation(entry)  # one huge answer must not displace many
+            return entry
+        self._kept[key] = entry
+        self._kept_octets += entry.octets
+        while self._kept_octets > self._max_kept:
+            oldest = self._kept.pop(next(iter(self._kept)))
+            self._kept_octets -= oldest.octets
+            self._add_on_probation(oldest)
+        return entry
+
+    def wants(self, key: bytes) -> bool:
+        """Tell whether an answer to *key*, which ``find`` and ``find_again`` lacked, should be stored now."""
+        noted = self._noted
+        mark = hash(key)
+        if mark in noted:
+            return True
+        if len(noted) >= MAX_NOTED:
+            noted.clear()
+        noted.add(mark)
+        return False
+
+    def store(self, key: bytes, tails: tuple[bytes, ...], owners: Iterable[bytes], label: object = None) -> None:
+        """Put an answer on probation; it is forgotten when one of *owners* changes (their ``key``)."""
+        entry = Entry(key, tails, tuple(dict.fromkeys(owners)), label)
+        self._drop(key)
+        if entry.octets > self._max_probation:
+            return
+        for owner in entry.owners:
+            self._by_owner.setdefault(owner, set()).add(entry)
+        self._add_on_probation(entry)
+
+    def forget(self, owner: bytes) -> int:
+        """Drop every answer that was made from the owner name with that ``key``; return how many."""
+        entries = self._by_owner.get(owner)
+        if entries is None:
+            return 0
+        count = len(entries)
+        for entry in list(entries):
+            self._drop(entry.key)
+        return count
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self._kept.clear()
+        self._probation.clear()
+        self._by_owner.clear()
+        self._noted.clear()
+        self._kept_octets = self._probation_octets = 0
+
+    def _add_on_probation(self, entry: Entry) -> None:
+        self._probation[entry.key] = entry
+        self._probation_octets += entry.octets
+        while self._probation_octets > self._max_probation:
+            self.evictions += 1
+            self._drop(next(iter(self._probation)))
+
+    def _drop(self, key: bytes) -> None:
+        if (entry := self._kept.pop(key, None)) is not None:
+            self._kept_octets -= entry.octets
+        elif (entry := self._probation.pop(key, None)) is not None:
+            self._probation_octets -= entry.octets
+        else:
+            return
+        for owner in entry.owners:
+            entries = self._by_owner[owner]
+            entries.discard(entry)
+            if not entries:
+                del self._by_owner[owner]

@@ -1,0 +1,1 @@
+"""nodelocal: the caching forwarder that runs on every node."""

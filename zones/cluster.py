@@ -1,0 +1,234 @@
+"""The cluster zone: Services and their endpoints (Kubernetes DNS spec 1.1.0, 2.3 to 2.5; CONTRACT sections 1 to 5).
+
+| labels left of ``svc``                    | cluster IP          | headless                    | ExternalName |
+|-------------------------------------------|---------------------|-----------------------------|--------------|
+| none, ``<namespace>``                     | NODATA              | NODATA                      | NODATA       |
+| ``<service>.<namespace>``                 | A, AAAA, SRV        | A, AAAA, SRV of the ready   | CNAME        |
+| ``_<proto>.<service>…``                   | NODATA              | NODATA                      | NXDOMAIN     |
+| ``_<port>._<proto>.<service>…``           | SRV to the Service  | SRV to each ready endpoint  | NXDOMAIN     |
+| ``<hostname or dashed address>.<service>…`` | A, AAAA of the ready | A, AAAA of the ready      | NXDOMAIN     |
+
+A headless Service without ready endpoints does not exist (spec 2.4.1 "should"; CoreDNS). SRV at the bare name,
+endpoint names under Services with a cluster IP, and port names without underscores are CoreDNS's extensions,
+which clients rely on. ``pod`` and the apex have files of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+from zones.apex import Apex
+from zones.names import Name
+from zones.objects import Endpoint, Port, Service
+from zones.pods import PodMode, Pods
+from zones.records import A, AAAA, ANY, CNAME, NS, RRset, SRV, srv_rdata
+from zones.store import Store
+from zones.zone import Alias, Found, NODATA, NoData, NXDOMAIN, NxDomain, Outcome, Serial, smallest, Timers
+
+_FAMILIES = ((A, 4), (AAAA, 16))
+
+
+class ClusterZone:
+    """The zone *origin* over *store*."""
+
+    def __init__(
+        self,
+        origin: Name,
+        store: Store,
+        *,
+        serial: Serial,
+        timers: Timers | None = None,
+        pods: PodMode = PodMode.DISABLED,
+        own_addresses: Sequence[bytes] = (),
+    ) -> None:
+        self.origin = origin
+        timers = timers or Timers()
+        self.apex = Apex(origin, store, timers=timers, serial=serial, own_addresses=own_addresses)
+        self._store = store
+        self._depth = len(origin.labels)
+        self._ttl = timers.ttl
+        self._pods = Pods(store, pods, ttl=timers.ttl)
+
+    @property
+    def soa(self) -> RRset:
+        """The SOA as of now."""
+        return self.apex.soa
+
+    def lookup(self, qname: Name, qtype: int) -> Outcome:
+        """Say what the zone has for the question; *qname* is at or below the origin."""
+        labels = qname.labels[: len(qname.labels) - self._depth]
+        if not labels:
+            return self._at_apex(qname, labels, qtype)
+        match labels[-1]:
+            case b"svc":
+                return self._below_svc(qname, labels, qtype)
+            case b"pod":
+                return self._pods.lookup(qname, labels[:-1], qtype)
+            case b"dns" | b"dns-version":
+                return self._at_apex(qname, labels, qtype)
+        return NXDOMAIN
+
+    def walk(self) -> Iterator[RRset]:
+        """Yield every RRset once, the SOA first."""
+        yield self.soa
+        yield from self.apex.walk()
+        for service in self._store.services():
+            yield from self._walk_service(service)
+        yield from self._pods.walk(self.origin)
+
+    # -- the outcomes ---------------------------------------------------------------------------------------------
+
+    def _at_apex(self, qname: Name, labels: tuple[bytes, ...], qtype: int) -> Outcome:
+        rrsets = self.apex.at(qname, labels)
+        if rrsets is None:
+            return NXDOMAIN
+        # NS at the apex reads endpoints of whatever Service the server belongs to: never stored.
+        return _pick(iter(rrsets), qtype, volatile=not labels and qtype in (NS, ANY))
+
+    def _below_svc(self, qname: Name, labels: tuple[bytes, ...], qtype: int) -> Outcome:
+        count = len(labels)
+        if count < 3:
+            return NODATA if count == 1 or self._store.has_namespace(labels[0]) else NXDOMAIN
+        service = self._store.service(labels[-2], labels[-3])
+        if service is None or count > 5:
+            return NXDOMAIN
+        if service.external_name is not None:
+            if count > 3:
+                return NXDOMAIN
+            target = service.external_name
+            return Alias(RRset(qname, CNAME, self._ttl, (target.wire,)), target)
+        if service.is_headless and not self._store.has_ready_endpoint(service):
+            return NXDOMAIN
+        if count == 3:
+            return self._at_service(qname, service, qtype)
+        if count == 4:
+            return self._at_endpoint(qname, service, labels[0], qtype)
+        return self._at_port(qname, service, labels[0], labels[1], qtype)
+
+    def _at_service(self, qname: Name, service: Service, qtype: int) -> Outcome:
+        if qtype in (A, AAAA):
+            addresses = self._addresses(service, 4 if qtype == A else 16)
+            if not addresses:
+                return NODATA
+            return Found(RRset(qname, qtype, self._ttl, addresses), rotates=len(addresses) > 1)
+        if qtype == SRV:
+            rdatas = self._srv(service, self._ports(service))
+            return Found(RRset(qname, SRV, self._ttl, rdatas)) if rdatas else NODATA
+        if qtype == ANY:
+            return _pick(self._rrsets_of(qname, service), ANY)
+        return NODATA
+
+    def _at_endpoint(self, qname: Name, service: Service, label: bytes, qtype: int) -> Outcome:
+        endpoints = self._store.endpoints_labelled(service, label)
+        if endpoints:
+            return _pick(self._rrsets_at_endpoints(qname, endpoints), qtype)
+        protocol = label.removeprefix(b"_")
+        if any(port.name and port.protocol == protocol for port in self._ports(service)):
+            return NODATA if label != protocol else NoData(reads=None)  # see _at_port
+        return NXDOMAIN
+
+    def _at_port(self, qname: Name, service: Service, port_label: bytes, protocol_label: bytes, qtype: int) -> Outcome:
+        name, protocol = port_label.removeprefix(b"_"), protocol_label.removeprefix(b"_")
+        # CoreDNS takes a port without its underscores too. Such a spelling is no owner name that a change would
+        # name, so what is found or missed by it is not stored.
+        stored = () if name != port_label and protocol != protocol_label else None
+        ports = [port for port in self._ports(service) if port.name == name and port.protocol == protocol and name]
+        if not ports:
+            return NxDomain(reads=stored)
+        if qtype not in (SRV, ANY):
+            return NoData(reads=stored)
+        rdatas = self._srv(service, ports)
+        return Found(RRset(qname, SRV, self._ttl, rdatas), reads=stored) if rdatas else NoData(reads=stored)
+
+    # -- what a Service has ---------------------------------------------------------------------------------------
+
+    def _addresses(self, service: Service, octets: int) -> tuple[bytes, ...]:
+        """Return the addresses of one family that the Service's own name has."""
+        if not service.is_headless:
+            return tuple(address for address in service.cluster_ips if len(address) == octets)
+        every = service.publish_not_ready
+        return tuple(
+            sorted(
+                {
+                    endpoint.address
+                    for piece in self._store.slices_of(service)
+                    for endpoint in piece.endpoints
+                    if (every or endpoint.is_ready) and len(endpoint.address) == octets
+                }
+            )
+        )
+
+    def _ports(self, service: Service) -> Collection[Port]:
+        """Return the ports that SRV records name: a headless Service's are those that its slices tell."""
+        if not service.is_headless:
+            return service.ports if service.cluster_ips else ()
+        return dict.fromkeys(
+            port
+            for piece in self._store.slices_of(service)
+            if any(service.publish_not_ready or endpoint.is_ready for endpoint in piece.endpoints)
+            for port in piece.ports
+        )
+
+    def _srv(self, service: Service, ports: Collection[Port]) -> tuple[bytes, ...]:
+        """Return the SRV RDATA for *ports* of the Service, without duplicates.
+
+        Weight and priority are CoreDNS's (CONTRACT row 3.3): 0, and 100 shared between the address entries, at least 1.
+        """
+        base = self.origin.prefixed(service.name, service.namespace, b"svc")
+        entries: set[tuple[bytes, int, Name]] = set()
+        if service.is_headless:
+            wanted = set(ports)
+            for piece in self._store.slices_of(service):
+                numbers = {port.number for port in piece.ports if port in wanted}
+                for endpoint in piece.endpoints if numbers else ():
+                    if endpoint.is_ready or service.publish_not_ready:
+                        target = base.prefixed(endpoint.label)
+                        entries.update((endpoint.address, number, target) for number in numbers)
+        else:
+            entries.update((address, port.number, base) for address in service.cluster_ips for port in ports)
+        weight = max(1, 100 // len(entries)) if entries else 0
+        pairs = {(number, target) for _, number, target in entries}
+        return tuple(srv_rdata(0, weight, number, target) for number, target in sorted(pairs))
+
+    def _rrsets_of(self, owner: Name, service: Service) -> Iterator[RRset]:
+        for rtype, octets in _FAMILIES:
+            if addresses := self._addresses(service, octets):
+                yield RRset(owner, rtype, self._ttl, addresses)
+        if rdatas := self._srv(service, self._ports(service)):
+            yield RRset(owner, SRV, self._ttl, rdatas)
+
+    def _rrsets_at_endpoints(self, owner: Name, endpoints: Sequence[Endpoint]) -> Iterator[RRset]:
+        for rtype, octets in _FAMILIES:
+            if some := sorted({endpoint.address for endpoint in endpoints if len(endpoint.address) == octets}):
+                yield RRset(owner, rtype, self._ttl, tuple(some))
+
+    def _walk_service(self, service: Service) -> Iterator[RRset]:
+        base = self.origin.prefixed(service.name, service.namespace, b"svc")
+        if service.external_name is not None:
+            yield RRset(base, CNAME, self._ttl, (service.external_name.wire,))
+            return
+        yield from self._rrsets_of(base, service)
+        named: dict[tuple[bytes, bytes], list[Port]] = {}
+        for port in self._ports(service):
+            if port.name:
+                named.setdefault((port.name, port.protocol), []).append(port)
+        for (name, protocol), ports in sorted(named.items()):
+            if rdatas := self._srv(service, ports):
+                yield RRset(base.prefixed(b"_" + name, b"_" + protocol), SRV, self._ttl, rdatas)
+        endpoints: dict[bytes, list[Endpoint]] = {}
+        for piece in self._store.slices_of(service):
+            for endpoint in piece.endpoints:
+                if endpoint.is_ready or service.publish_not_ready:
+                    endpoints.setdefault(endpoint.label, []).append(endpoint)
+        for label, some in sorted(endpoints.items()):
+            yield from self._rrsets_at_endpoints(base.prefixed(label), some)
+
+
+def _pick(rrsets: Iterator[RRset], qtype: int, *, volatile: bool = False) -> Outcome:
+    """Return the outcome at a name that exists, has *rrsets*, and no alias."""
+    if qtype == ANY:
+        chosen = smallest(rrsets)
+    else:
+        chosen = next((rrset for rrset in rrsets if rrset.rtype == qtype), None)
+    reads = None if volatile else ()
+    return NoData(reads) if chosen is None else Found(chosen, len(chosen.rdatas) > 1, reads)

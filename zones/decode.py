@@ -1,0 +1,324 @@
+"""Kubernetes JSON, as the API server sends it or a manifest says it, into the objects of ``zones.objects``.
+
+Only the fields that matter are decoded (msgspec skips the rest); any of them may be null, as bookmarks
+have them. A value of the wrong type, or one that DNS cannot carry, raises BadObject with its path.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, cast, TypeVar
+
+import msgspec
+
+from zones.errors import BadName, BadObject
+from zones.names import Name
+from zones.objects import Endpoint, EndpointSlice, Kind, Namespace, Object, Pod, Port, Service
+from zones.records import address_from_text
+
+SERVICE_NAME_LABEL = "kubernetes.io/service-name"
+"""The label by which a slice belongs to a Service of its namespace (EndpointSlice API)."""
+
+TOLERATE_UNREADY = "service.alpha.kubernetes.io/tolerate-unready-endpoints"
+"""The annotation that came before ``publishNotReadyAddresses`` (Kubernetes DNS spec 2.1)."""
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_PORT_NAME = re.compile(r"[a-z0-9A-Z]([-a-z0-9A-Z]{0,61}[a-z0-9A-Z])?")
+_ENDED = frozenset({"Succeeded", "Failed", "Unknown"})
+
+
+class _Json(msgspec.Struct, rename="camel", gc=False):
+    """A JSON object of the API; keys that are not named here are skipped."""
+
+
+class Meta(_Json):
+    """``metadata``, as far as it is needed here."""
+
+    name: str | None = None
+    namespace: str | None = None
+    resource_version: str | None = None
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+
+
+class Head(_Json):
+    """What every object has; read first, to know what the rest is."""
+
+    kind: str | None = None
+    api_version: str | None = None
+    metadata: Meta | None = None
+
+
+class NamespaceJson(_Json):
+    """``v1`` Namespace."""
+
+    metadata: Meta | None = None
+
+
+class ServicePortJson(_Json):
+    """``spec.ports[]`` of a Service, ``ports[]`` of a slice."""
+
+    name: str | None = None
+    protocol: str | None = None
+    port: int | None = None
+
+
+class ServiceSpecJson(_Json):
+    """``spec`` of a Service."""
+
+    type: str | None = None
+    cluster_ip: str | None = msgspec.field(default=None, name="clusterIP")
+    cluster_ips: list[str] | None = msgspec.field(default=None, name="clusterIPs")
+    ports: list[ServicePortJson] | None = None
+    external_name: str | None = None
+    publish_not_ready_addresses: bool | None = None
+
+
+class ServiceJson(_Json):
+    """``v1`` Service."""
+
+    metadata: Meta | None = None
+    spec: ServiceSpecJson | None = None
+
+
+class ConditionsJson(_Json):
+    """``endpoints[].conditions`` of a slice."""
+
+    ready: bool | None = None
+
+
+class TargetRefJson(_Json):
+    """``endpoints[].targetRef`` of a slice."""
+
+    kind: str | None = None
+    name: str | None = None
+
+
+class EndpointJson(_Json):
+    """``endpoints[]`` of a slice."""
+
+    addresses: list[str] | None = None
+    conditions: ConditionsJson | None = None
+    hostname: str | None = None
+    target_ref: TargetRefJson | None = None
+
+
+class EndpointSliceJson(_Json):
+    """``discovery.k8s.io/v1`` EndpointSlice."""
+
+    metadata: Meta | None = None
+    address_type: str | None = None
+    endpoints: list[EndpointJson] | None = None
+    ports: list[ServicePortJson] | None = None
+
+
+class PodIPJson(_Json):
+    """``status.podIPs[]`` of a pod."""
+
+    ip: str | None = None
+
+
+class PodStatusJson(_Json):
+    """``status`` of a pod."""
+
+    phase: str | None = None
+    pod_ip: str | None = msgspec.field(default=None, name="podIP")
+    pod_ips: list[PodIPJson] | None = msgspec.field(default=None, name="podIPs")
+
+
+class PodJson(_Json):
+    """``v1`` Pod."""
+
+    metadata: Meta | None = None
+    status: PodStatusJson | None = None
+
+
+ObjectJson = NamespaceJson | ServiceJson | EndpointSliceJson | PodJson
+
+JSON_OF: Mapping[Kind, type[ObjectJson]] = {
+    Kind.NAMESPACE: NamespaceJson,
+    Kind.SERVICE: ServiceJson,
+    Kind.ENDPOINT_SLICE: EndpointSliceJson,
+    Kind.POD: PodJson,
+}
+"""The JSON shape of each kind, for whoever decodes whole lists or watch events at once."""
+
+
+class Decoder:
+    """Makes objects of their JSON.
+
+    *endpoint_pod_names* gives an endpoint without a hostname the name of its pod for a label (CoreDNS's option
+    of that name; a pod name that is no single label is passed over).
+    """
+
+    def __init__(self, *, endpoint_pod_names: bool = False) -> None:
+        self._endpoint_pod_names = endpoint_pod_names
+        self._from: dict[type, Callable[[Any], Object | None]] = {
+            NamespaceJson: self._namespace,
+            ServiceJson: self._service,
+            EndpointSliceJson: self._endpoint_slice,
+            PodJson: self._pod,
+        }
+
+    def build(self, json: ObjectJson) -> Object | None:
+        """Return the object, or None where nothing of it can reach a record (a pod that has ended, a slice of FQDNs).
+
+        Raises BadObject.
+        """
+        return self._from[type(json)](json)
+
+    def decode(self, kind: Kind, text: bytes) -> Object | None:
+        """Do the same from JSON text."""
+        try:
+            return self.build(_DECODERS[kind].decode(text))
+        except (msgspec.ValidationError, msgspec.DecodeError) as exc:
+            raise bad_json(exc) from exc
+
+    def convert(self, kind: Kind, value: object) -> Object | None:
+        """Do the same from plain dicts and lists, as YAML gives them."""
+        try:
+            return self.build(msgspec.convert(value, JSON_OF[kind]))
+        except msgspec.ValidationError as exc:
+            raise bad_json(exc) from exc
+
+    def _namespace(self, json: NamespaceJson) -> Namespace:
+        return Namespace(_own_name(json.metadata, _LABEL, "a DNS label"))
+
+    def _service(self, json: ServiceJson) -> Service | None:
+        meta = json.metadata or Meta()
+        spec = json.spec or ServiceSpecJson()
+        namespace, name = _namespace_of(meta), _own_name(meta, _LABEL, "a DNS label")
+        if spec.type == "ExternalName":
+            if not spec.external_name:
+                raise BadObject("spec.externalName", spec.external_name, "a domain name")
+            try:
+                target = Name.from_text(spec.external_name)
+            except BadName as exc:
+                raise BadObject("spec.externalName", spec.external_name, f"a domain name ({exc})") from exc
+            return Service(namespace, name, external_name=target)
+        ips = spec.cluster_ips or ([spec.cluster_ip] if spec.cluster_ip else [])
+        is_headless = "None" in ips
+        addresses = [
+            _address(text, f"spec.clusterIPs[{at}]") for at, text in enumerate(ips) if text and not is_headless
+        ]
+        tolerates = (meta.annotations or {}).get(TOLERATE_UNREADY, "").lower() == "true"
+        return Service(
+            namespace,
+            name,
+            cluster_ips=tuple(dict.fromkeys(addresses)),
+            ports=_ports(spec.ports, "spec.ports"),
+            is_headless=is_headless,
+            publish_not_ready=bool(spec.publish_not_ready_addresses) or tolerates,
+        )
+
+    def _endpoint_slice(self, json: EndpointSliceJson) -> EndpointSlice | None:
+        meta = json.metadata or Meta()
+        namespace, name = _namespace_of(meta), _own_name(meta, _SUBDOMAIN, "a DNS subdomain")
+        service = (meta.labels or {}).get(SERVICE_NAME_LABEL)
+        if not service or json.address_type == "FQDN":
+            return None
+        if json.address_type not in ("IPv4", "IPv6"):
+            raise BadObject("addressType", json.address_type, "IPv4, IPv6 or FQDN")
+        octets = 4 if json.address_type == "IPv4" else 16
+        endpoints = []
+        for at, endpoint in enumerate(json.endpoints or ()):
+            hostname = self._hostname(endpoint, at)
+            ready = endpoint.conditions is None or endpoint.conditions.ready is not False
+            for number, text in enumerate(endpoint.addresses or ()):
+                field = f"endpoints[{at}].addresses[{number}]"
+                address = _address(text, field)
+                if len(address) != octets:
+                    raise BadObject(field, text, f"an {json.address_type} address")
+                endpoints.append(Endpoint(address, hostname, ready))
+        return EndpointSlice(
+            namespace,
+            name,
+            service.lower().encode(),
+            tuple(endpoints),
+            _ports(json.ports, "ports", may_lack_number=True),
+        )
+
+    def _hostname(self, endpoint: EndpointJson, at: int) -> bytes:
+        if endpoint.hostname:
+            if not _LABEL.fullmatch(endpoint.hostname):
+                raise BadObject(f"endpoints[{at}].hostname", endpoint.hostname, "a DNS label")
+            return endpoint.hostname.encode()
+        if self._endpoint_pod_names and endpoint.target_ref is not None:
+            pod = endpoint.target_ref.name or ""
+            if endpoint.target_ref.kind == "Pod" and _LABEL.fullmatch(pod):
+                return pod.encode()
+        return b""
+
+    def _pod(self, json: PodJson) -> Pod | None:
+        meta = json.metadata or Meta()
+        namespace, name = _namespace_of(meta), _own_name(meta, _SUBDOMAIN, "a DNS subdomain")
+        status = json.status or PodStatusJson()
+        if status.phase in _ENDED:
+            return None
+        texts = [entry.ip or "" for entry in status.pod_ips or ()] or [status.pod_ip or ""]
+        addresses = [_address(text, f"status.podIPs[{at}].ip") for at, text in enumerate(texts) if text]
+        return Pod(namespace, name, tuple(dict.fromkeys(addresses)))
+
+
+def bad_json(exc: msgspec.MsgspecError) -> BadObject:
+    """Turn msgspec's message, whose path is written ``$.spec.ports[0].port``, into a BadObject."""
+    message, _, path = str(exc).partition(" - at ")
+    return BadObject(path.strip("`").removeprefix("$.").removeprefix("$") or "object", message, "the type of the API")
+
+
+_DECODERS: dict[Kind, msgspec.json.Decoder[ObjectJson]] = {
+    kind: msgspec.json.Decoder(shape) for kind, shape in JSON_OF.items()
+}
+
+_T = TypeVar("_T")
+
+
+def _own_name(meta: Meta | None, pattern: re.Pattern[str], expected: str) -> bytes:
+    name = meta.name if meta else None
+    if not name or len(name) > 253 or not pattern.fullmatch(name):
+        raise BadObject("metadata.name", name, expected)
+    return name.encode()
+
+
+def _namespace_of(meta: Meta) -> bytes:
+    namespace = meta.namespace or "default"
+    if not _LABEL.fullmatch(namespace):
+        raise BadObject("metadata.namespace", namespace, "a DNS label")
+    return namespace.encode()
+
+
+def _address(text: str, field: str) -> bytes:
+    try:
+        return address_from_text(text)
+    except ValueError as exc:
+        raise BadObject(field, text, "an IP address") from exc
+
+
+def _ports(ports: list[ServicePortJson] | None, field: str, *, may_lack_number: bool = False) -> tuple[Port, ...]:
+    result = []
+    for at, port in enumerate(ports or ()):
+        if port.port is None and may_lack_number:
+            continue  # EndpointSlice API: null means "all ports", which no SRV record can say
+        if port.port is None or not 0 < port.port < 65_536:
+            raise BadObject(f"{field}[{at}].port", port.port, "a port number from 1 to 65535")
+        name = port.name or ""
+        if name and not _PORT_NAME.fullmatch(name):
+            raise BadObject(f"{field}[{at}].name", name, "a DNS label")
+        protocol = (port.protocol or "TCP").lower()
+        if not _LABEL.fullmatch(protocol):
+            raise BadObject(f"{field}[{at}].protocol", port.protocol, "TCP, UDP or SCTP")
+        result.append(Port(_shared(name.lower().encode()), _shared(protocol.encode()), port.port))
+    return _shared(tuple(result))
+
+
+_SHARED: dict[object, object] = {}
+_MAX_SHARED = 10_000
+
+
+def _shared(value: _T) -> _T:
+    """Return one instance for equal values, so that ten thousand slices hold one tuple of ports; bounded."""
+    if len(_SHARED) >= _MAX_SHARED:
+        _SHARED.clear()
+    return cast(_T, _SHARED.setdefault(value, value))

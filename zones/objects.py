@@ -1,0 +1,156 @@
+"""Kubernetes objects, slimmed to the fields that reach a record.
+
+A constructor takes what is already valid; ``zones.decode`` makes these from what the API sends or
+a manifest says. Names are lower-case octets, ready to be compared with labels of a question; addresses
+are 4 or 16 octets. Every field costs memory times every object of the cluster: a new one is a decision.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from ipaddress import IPv6Address
+
+import msgspec
+
+from zones.names import Name
+from zones.records import address_to_text
+
+
+class Kind(Enum):
+    """The kinds of objects that the store holds; the value is Kubernetes' own name."""
+
+    NAMESPACE = "Namespace"
+    SERVICE = "Service"
+    ENDPOINT_SLICE = "EndpointSlice"
+    POD = "Pod"
+
+
+class ObjectKey(msgspec.Struct, frozen=True, gc=False):
+    """Names one object within its kind; ``namespace`` is empty for Namespaces themselves."""
+
+    namespace: bytes
+    name: bytes
+
+
+class Namespace(msgspec.Struct, frozen=True, gc=False):
+    """A namespace that is exposed; one that a filter hides never becomes an object."""
+
+    name: bytes
+
+    @property
+    def key(self) -> ObjectKey:
+        """What names it in the store."""
+        return ObjectKey(b"", self.name)
+
+
+class Port(msgspec.Struct, frozen=True, gc=False):
+    """A port of a Service or of a slice; ``name`` is empty for an unnamed one, ``protocol`` is ``tcp`` and the like."""
+
+    name: bytes
+    protocol: bytes
+    number: int
+
+
+class Service(msgspec.Struct, frozen=True):
+    """A Service.
+
+    ``external_name`` is set for ExternalName Services alone, which have nothing else. ``is_headless`` means
+    ``clusterIP: None``. ``publish_not_ready`` has not-ready endpoints answer too (API field or the old annotation).
+    """
+
+    namespace: bytes
+    name: bytes
+    cluster_ips: tuple[bytes, ...] = ()
+    ports: tuple[Port, ...] = ()
+    external_name: Name | None = None
+    is_headless: bool = False
+    publish_not_ready: bool = False
+
+    @property
+    def key(self) -> ObjectKey:
+        """What names it in the store."""
+        return ObjectKey(self.namespace, self.name)
+
+
+class Endpoint(msgspec.Struct, frozen=True, gc=False):
+    """One address of one endpoint; ``hostname`` is empty where its label is made from the address."""
+
+    address: bytes
+    hostname: bytes = b""
+    is_ready: bool = True
+
+    @property
+    def label(self) -> bytes:
+        """The endpoint identifier: its hostname, else its dashed address (CONTRACT row 4.6)."""
+        return self.hostname or dashed_address(self.address)
+
+
+class EndpointSlice(msgspec.Struct, frozen=True):
+    """One slice of the endpoints of ``service``, a Service of the same namespace."""
+
+    namespace: bytes
+    name: bytes
+    service: bytes
+    endpoints: tuple[Endpoint, ...] = ()
+    ports: tuple[Port, ...] = ()
+
+    @property
+    def key(self) -> ObjectKey:
+        """What names it in the store."""
+        return ObjectKey(self.namespace, self.name)
+
+
+class Pod(msgspec.Struct, frozen=True, gc=False):
+    """A pod that has not ended; ``addresses`` holds those of all its families."""
+
+    namespace: bytes
+    name: bytes
+    addresses: tuple[bytes, ...] = ()
+
+    @property
+    def key(self) -> ObjectKey:
+        """What names it in the store."""
+        return ObjectKey(self.namespace, self.name)
+
+
+Object = Namespace | Service | EndpointSlice | Pod
+
+KIND_OF: dict[type, Kind] = {
+    Namespace: Kind.NAMESPACE,
+    Service: Kind.SERVICE,
+    EndpointSlice: Kind.ENDPOINT_SLICE,
+    Pod: Kind.POD,
+}
+
+
+def dashed_address(address: bytes) -> bytes:
+    """Return *address* as a label: ``172-0-0-2``, ``5678-abcd--1``; a last dash gets a ``0`` behind it."""
+    if len(address) == 4:
+        return b"%d-%d-%d-%d" % tuple(address)
+    text = address_to_text(address)
+    if "." in text:  # an IPv4-mapped address, which newer Pythons write with a dotted quad
+        text = "::ffff:{:x}:{:x}".format(*(int.from_bytes(address[at : at + 2], "big") for at in (12, 14)))
+    label = text.replace(":", "-")
+    return (label + "0" if label.endswith("-") else label).encode()
+
+
+def address_from_dashed(label: bytes) -> bytes | None:
+    """Return the address that a pod's label stands for, None for one that stands for none.
+
+    Three dashes, none of them beside another, make IPv4; anything else is read as IPv6 (CONTRACT row 6.4).
+    """
+    if label.count(b"-") == 3 and b"--" not in label:
+        parts = label.split(b"-")
+        if all(part.isdigit() and len(part) <= 3 and (part == b"0" or part[0] != 0x30) for part in parts):
+            octets = [int(part) for part in parts]
+            return bytes(octets) if max(octets) < 256 else None
+        return None
+    if len(label) > 39 or not _DASHED_IPV6.issuperset(label):
+        return None
+    try:
+        return IPv6Address(label.replace(b"-", b":").decode("ascii")).packed
+    except ValueError:
+        return None
+
+
+_DASHED_IPV6 = frozenset(b"0123456789abcdef-")

@@ -1,0 +1,478 @@
+"""The cluster's objects, the indexes that questions need, and which owner names an event changes.
+
+Nothing is derived from objects but indexes: answers are made when they are asked for. The property to
+hold is that any order of events that ends in the same objects gives the same answers.
+An object in a namespace that the store does not know is kept and not shown.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Collection, Iterable, Iterator, Mapping, ValuesView
+from types import MappingProxyType
+
+import msgspec
+
+from zones.names import label_octets
+from zones.objects import (
+    address_from_dashed,
+    dashed_address,
+    Endpoint,
+    EndpointSlice,
+    Kind,
+    Namespace,
+    Object,
+    ObjectKey,
+    Pod,
+    Port,
+    Service,
+)
+
+MAX_SCANNED_ENDPOINTS = 16
+"""A slice of more endpoints than this gets a table of their labels when one is first asked for: a name in a Service
+of 5,000 pods costs one look-up a slice (50), not one comparison an endpoint."""
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What became visible or stopped being so.
+
+    ``forward``: owner names in wire form, lower case, relative to any cluster domain. ``addresses``: those
+    whose reverse names changed.
+    """
+
+    forward: frozenset[bytes] = frozenset()
+    addresses: frozenset[bytes] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.forward or self.addresses)
+
+    def __or__(self, other: Change) -> Change:
+        return Change(self.forward | other.forward, self.addresses | other.addresses)
+
+
+NO_CHANGE = Change()
+
+
+class Store:
+    """All objects, by kind. *ignore_empty_service* is CoreDNS's option (CONTRACT section 10)."""
+
+    def __init__(self, *, ignore_empty_service: bool = False) -> None:
+        self._ignore_empty_service = ignore_empty_service
+        self._namespaces: dict[bytes, Namespace] = {}
+        self._services: dict[bytes, dict[bytes, Service]] = {}
+        self._slices: dict[bytes, dict[bytes, dict[bytes, EndpointSlice]]] = {}
+        self._slice_by_key: dict[ObjectKey, EndpointSlice] = {}
+        self._labels: dict[ObjectKey, dict[bytes, list[Endpoint]]] = {}
+        self._pods: dict[ObjectKey, Pod] = {}
+        self._pod_addresses: dict[bytes, dict[bytes, int]] = {}
+        self._cluster_ips: dict[bytes, tuple[ObjectKey, ...]] = {}
+        self._endpoint_slices: dict[bytes, tuple[EndpointSlice, ...]] = {}
+        self._sorted: dict[int, list[bytes]] | None = None
+
+    # -- events ---------------------------------------------------------------------------------------------------
+
+    def put(self, new: Object) -> Change:
+        """Add or replace an object; an equal one changes nothing."""
+        match new:
+            case EndpointSlice():
+                return self._put_slice(new)
+            case Service():
+                return self._put_service(new)
+            case Pod():
+                return self._put_pod(new)
+            case Namespace():
+                if new.name in self._namespaces:
+                    return NO_CHANGE
+                self._namespaces[new.name] = new
+                return self._namespace_change(new.name)
+
+    def delete(self, kind: Kind, key: ObjectKey) -> Change:
+        """Remove an object; one that is not there changes nothing."""
+        match kind:
+            case Kind.ENDPOINT_SLICE:
+                return self._delete_slice(key)
+            case Kind.SERVICE:
+                old = self._services.get(key.namespace, {}).pop(key.name, None)
+                return self._service_change(old, None) if old else NO_CHANGE
+            case Kind.POD:
+                return self._delete_pod(key)
+            case Kind.NAMESPACE:
+                if key.name not in self._namespaces:
+                    return NO_CHANGE
+                change = self._namespace_change(key.name)
+                del self._namespaces[key.name]
+                return change
+
+    def keys(self, kind: Kind) -> list[ObjectKey]:
+        """List the objects of one kind, shown or not."""
+        match kind:
+            case Kind.NAMESPACE:
+                return [ObjectKey(b"", name) for name in self._namespaces]
+            case Kind.SERVICE:
+                return [ObjectKey(namespace, name) for namespace, some in self._services.items() for name in some]
+            case Kind.ENDPOINT_SLICE:
+                return list(self._slice_by_key)
+            case Kind.POD:
+                return list(self._pods)
+
+    def count(self, kind: Kind) -> int:
+        """Count the objects of one kind, shown or not."""
+        match kind:
+            case Kind.NAMESPACE:
+                return len(self._namespaces)
+            case Kind.SERVICE:
+                return sum(map(len, self._services.values()))
+            case Kind.ENDPOINT_SLICE:
+                return len(self._slice_by_key)
+            case Kind.POD:
+                return len(self._pods)
+
+    # -- what zones ask -------------------------------------------------------------------------------------------
+
+    def has_namespace(self, name: bytes) -> bool:
+        """Tell whether the namespace exists and is exposed."""
+        return name in self._namespaces
+
+    def namespaces(self) -> list[bytes]:
+        """List the exposed namespaces in order."""
+        return sorted(self._namespaces)
+
+    def service(self, namespace: bytes, name: bytes) -> Service | None:
+        """Return the Service if it is shown.
+
+        With *ignore_empty_service* one with cluster IPs and no ready endpoint is not.
+        """
+        if namespace not in self._namespaces or (some := self._services.get(namespace)) is None:
+            return None
+        service = some.get(name)
+        if (
+            service is not None
+            and self._ignore_empty_service
+            and not service.is_headless
+            and service.external_name is None
+            and not self.has_ready_endpoint(service)
+        ):
+            return None
+        return service
+
+    def services(self) -> Iterator[Service]:
+        """Yield the shown Services in order."""
+        for namespace in self.namespaces():
+            for name in sorted(self._services.get(namespace, {})):
+                if (service := self.service(namespace, name)) is not None:
+                    yield service
+
+    def slices_of(self, service: Service) -> Collection[EndpointSlice]:
+        """Return the slices of a Service; an ExternalName one has none that count."""
+        if service.external_name is not None:
+            return ()
+        return self._slices_at(service.namespace, service.name)
+
+    def has_ready_endpoint(self, service: Service) -> bool:
+        """Tell whether at least one endpoint answers."""
+        return any(
+            endpoint.is_ready or service.publish_not_ready
+            for piece in self.slices_of(service)
+            for endpoint in piece.endpoints
+        )
+
+    def endpoints_labelled(self, service: Service, label: bytes) -> list[Endpoint]:
+        """Return the ready endpoints whose identifier is *label*, over all slices."""
+        address = address_from_dashed(label)
+        if address is not None and dashed_address(address) != label:
+            address = None
+        found = []
+        for piece in self.slices_of(service):
+            if len(piece.endpoints) > MAX_SCANNED_ENDPOINTS:
+                table = self._label_table(piece)
+                some: Iterable[Endpoint] = table.get(label, ()) if address is None else table.get(address, ())
+                if address is not None and label in table:
+                    some = [*some, *table[label]]
+            else:
+                some = [
+                    endpoint
+                    for endpoint in piece.endpoints
+                    if (endpoint.hostname == label if endpoint.hostname else endpoint.address == address)
+                ]
+            found += [endpoint for endpoint in some if endpoint.is_ready or service.publish_not_ready]
+        return found
+
+    def cluster_ip_owner(self, address: bytes) -> Service | None:
+        """Return the shown Service with that cluster IP; of several (only manifests can have them) the first by name."""
+        for key in self._cluster_ips.get(address, ()):
+            if (service := self.service(key.namespace, key.name)) is not None:
+                return service
+        return None
+
+    def endpoint_owners(self, address: bytes) -> list[tuple[Service, bytes]]:
+        """Return each shown Service with a ready endpoint at *address*, and that endpoint's label; no duplicates."""
+        owners: dict[tuple[bytes, bytes, bytes], tuple[Service, bytes]] = {}
+        for piece in self._endpoint_slices.get(address, ()):
+            service = self.service(piece.namespace, piece.service)
+            if service is None or service.external_name is not None:
+                continue
+            for endpoint in piece.endpoints:
+                if endpoint.address == address and (endpoint.is_ready or service.publish_not_ready):
+                    owners[service.namespace, service.name, endpoint.label] = (service, endpoint.label)
+        return [owner for _, owner in sorted(owners.items(), key=lambda item: item[0])]
+
+    def addresses(self) -> Iterator[bytes]:
+        """Yield every address that may have a reverse name, IPv4 first, in order."""
+        known = self._sorted_addresses()
+        yield from known[4]
+        yield from known[16]
+
+    def addresses_from(self, low: bytes) -> Iterator[bytes]:
+        """Yield the addresses of *low*'s family that are not below it, in order."""
+        some = self._sorted_addresses()[len(low)]
+        for at in range(bisect_left(some, low), len(some)):
+            yield some[at]
+
+    def pod_has_address(self, namespace: bytes, address: bytes) -> bool:
+        """Tell whether a pod of that exposed namespace has the address."""
+        return namespace in self._namespaces and address in self._pod_addresses.get(namespace, ())
+
+    def pod_addresses(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (namespace, address) of every pod that is shown, in order, once."""
+        for namespace in self.namespaces():
+            for address in sorted(self._pod_addresses.get(namespace, ())):
+                yield namespace, address
+
+    # -- Services -------------------------------------------------------------------------------------------------
+
+    def _put_service(self, new: Service) -> Change:
+        some = self._services.setdefault(new.namespace, {})
+        old = some.get(new.name)
+        if old == new:
+            return NO_CHANGE
+        some[new.name] = new
+        return self._service_change(old, new)
+
+    def _service_change(self, old: Service | None, new: Service | None) -> Change:
+        service = new or old
+        assert service is not None  # one of them always is; callers are above
+        old_ips = set(old.cluster_ips if old else ())
+        new_ips = set(new.cluster_ips if new else ())
+        for address in old_ips - new_ips:
+            self._unindex_cluster_ip(address, service.key)
+        for address in new_ips - old_ips:
+            self._cluster_ips[address] = tuple(
+                sorted({*self._cluster_ips.get(address, ()), service.key}, key=lambda key: (key.namespace, key.name))
+            )
+            self._note_address(address)
+        if service.namespace not in self._namespaces:
+            return NO_CHANGE
+        forward = service_names(service, [*(old.ports if old else ()), *(new.ports if new else ())])
+        addresses = old_ips ^ new_ips
+        if old is None or new is None or _endpoint_view(old) != _endpoint_view(new):
+            for piece in self._slices_at(service.namespace, service.name):
+                forward |= service_names(service, piece.ports)
+                forward.update(endpoint_name(service, endpoint) for endpoint in piece.endpoints)
+                addresses.update(endpoint.address for endpoint in piece.endpoints)
+        return Change(frozenset(forward), frozenset(addresses))
+
+    def _unindex_cluster_ip(self, address: bytes, key: ObjectKey) -> None:
+        left = tuple(other for other in self._cluster_ips[address] if other != key)
+        if left:
+            self._cluster_ips[address] = left
+        else:
+            del self._cluster_ips[address]
+            self._drop_address(address)
+
+    # -- slices ---------------------------------------------------------------------------------------------------
+
+    def _put_slice(self, new: EndpointSlice) -> Change:
+        key = new.key
+        old = self._slice_by_key.get(key)
+        if old == new:
+            return NO_CHANGE
+        if old is not None and old.service != new.service:
+            return self._delete_slice(key) | self._put_slice(new)
+        before = self._is_empty(new.namespace, new.service)
+        self._slice_by_key[key] = new
+        self._slices.setdefault(new.namespace, {}).setdefault(new.service, {})[new.name] = new
+        self._index_slice(old, new)
+        return self._slice_change(old, new, was_empty=before)
+
+    def _delete_slice(self, key: ObjectKey) -> Change:
+        old = self._slice_by_key.get(key)
+        if old is None:
+            return NO_CHANGE
+        before = self._is_empty(old.namespace, old.service)
+        del self._slice_by_key[key]
+        services = self._slices[old.namespace]
+        del services[old.service][old.name]
+        if not services[old.service]:
+            del services[old.service]
+            if not services:
+                del self._slices[old.namespace]
+        self._index_slice(old, None)
+        return self._slice_change(old, None, was_empty=before)
+
+    def _index_slice(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
+        piece = new or old
+        assert piece is not None  # one of them always is; callers are above
+        self._labels.pop(piece.key, None)
+        index = self._endpoint_slices
+        alone = (new,) if new is not None else ()  # one tuple, shared by all addresses of the slice
+        kept = {endpoint.address for endpoint in new.endpoints} if new is not None else set()
+        for endpoint in old.endpoints if old is not None else ():
+            address = endpoint.address
+            if address in kept or (holders := index.get(address)) is None:
+                continue
+            left = tuple(other for other in holders if other is not old)
+            if left:
+                index[address] = left
+            else:
+                del index[address]
+                self._drop_address(address)
+        for address in kept:
+            holders = index.get(address)
+            if holders is None:
+                index[address] = alone
+                self._note_address(address)
+            elif len(holders) == 1 and holders[0] is old:
+                index[address] = alone
+            else:
+                index[address] = (*(other for other in holders if other is not old), *alone)
+
+    def _slice_change(self, old: EndpointSlice | None, new: EndpointSlice | None, *, was_empty: bool) -> Change:
+        piece = new or old
+        assert piece is not None  # one of them always is; callers are above
+        service = self._services.get(piece.namespace, {}).get(piece.service)
+        if service is None or service.external_name is not None or piece.namespace not in self._namespaces:
+            return NO_CHANGE
+        forward: set[bytes] = set()
+        changed = _visible(old, service) ^ _visible(new, service)
+        ports = [*(old.ports if old else ()), *(new.ports if new else ())]
+        ports_changed = (old.ports if old else ()) != (new.ports if new else ())
+        if service.is_headless and (changed or ports_changed):
+            forward |= service_names(service, ports)
+        forward.update(endpoint_name(service, Endpoint(address, hostname)) for hostname, address in changed)
+        addresses = frozenset(address for _, address in changed)
+        if self._ignore_empty_service and was_empty != self._is_empty(piece.namespace, piece.service):
+            forward |= service_names(service, service.ports)
+            addresses |= frozenset(service.cluster_ips)
+        return Change(frozenset(forward), addresses)
+
+    def _is_empty(self, namespace: bytes, name: bytes) -> bool:
+        if not self._ignore_empty_service:
+            return False
+        service = self._services.get(namespace, {}).get(name)
+        return service is None or not self.has_ready_endpoint(service)
+
+    def _slices_at(self, namespace: bytes, service: bytes) -> ValuesView[EndpointSlice]:
+        return self._slices.get(namespace, _NOTHING).get(service, _NO_SLICES).values()
+
+    def _label_table(self, piece: EndpointSlice) -> dict[bytes, list[Endpoint]]:
+        key = piece.key
+        if (table := self._labels.get(key)) is None:
+            table = {}
+            for endpoint in piece.endpoints:
+                table.setdefault(endpoint.hostname or endpoint.address, []).append(endpoint)
+            self._labels[key] = table
+        return table
+
+    # -- pods and namespaces --------------------------------------------------------------------------------------
+
+    def _put_pod(self, new: Pod) -> Change:
+        old = self._pods.get(new.key)
+        if old == new:
+            return NO_CHANGE
+        self._pods[new.key] = new
+        return self._pod_change(new.namespace, old, new)
+
+    def _delete_pod(self, key: ObjectKey) -> Change:
+        old = self._pods.pop(key, None)
+        return self._pod_change(key.namespace, old, None) if old else NO_CHANGE
+
+    def _pod_change(self, namespace: bytes, old: Pod | None, new: Pod | None) -> Change:
+        counts = self._pod_addresses.setdefault(namespace, {})
+        changed = set()
+        for address in new.addresses if new else ():
+            counts[address] = counts.get(address, 0) + 1
+            if counts[address] == 1:
+                changed.add(address)
+        for address in old.addresses if old else ():
+            counts[address] -= 1
+            if not counts[address]:
+                del counts[address]
+                changed ^= {address}
+        if not counts:
+            del self._pod_addresses[namespace]
+        if namespace not in self._namespaces:
+            return NO_CHANGE
+        return Change(frozenset(pod_name(namespace, address) for address in changed))
+
+    def _namespace_change(self, name: bytes) -> Change:
+        """Return everything that stands or falls with the namespace, which is in the store while this runs."""
+        forward = {label_octets((name, b"svc")), label_octets((name, b"pod"))}
+        forward.update(pod_name(name, address) for address in self._pod_addresses.get(name, ()))
+        addresses: set[bytes] = set()
+        for service in self._services.get(name, {}).values():
+            forward |= service_names(service, service.ports)
+            addresses.update(service.cluster_ips)
+            for piece in self.slices_of(service):
+                forward |= service_names(service, piece.ports)
+                forward.update(endpoint_name(service, endpoint) for endpoint in piece.endpoints)
+                addresses.update(endpoint.address for endpoint in piece.endpoints)
+        return Change(frozenset(forward), frozenset(addresses))
+
+    # -- the order of addresses, kept only once someone asks for it ------------------------------------------------
+
+    def _sorted_addresses(self) -> dict[int, list[bytes]]:
+        if self._sorted is None:
+            known = sorted({*self._cluster_ips, *self._endpoint_slices})
+            self._sorted = {size: [address for address in known if len(address) == size] for size in (4, 16)}
+        return self._sorted
+
+    def _note_address(self, address: bytes) -> None:
+        if self._sorted is not None:
+            some = self._sorted[len(address)]
+            at = bisect_left(some, address)
+            if at == len(some) or some[at] != address:
+                insort(some, address)
+
+    def _drop_address(self, address: bytes) -> None:
+        if self._sorted is not None and address not in self._cluster_ips and address not in self._endpoint_slices:
+            some = self._sorted[len(address)]
+            del some[bisect_left(some, address)]
+
+
+_NO_SLICES: Mapping[bytes, EndpointSlice] = MappingProxyType({})
+_NOTHING: Mapping[bytes, Mapping[bytes, EndpointSlice]] = MappingProxyType({})
+
+
+def service_names(service: Service, ports: Iterable[Port]) -> set[bytes]:
+    """Return the Service's own relative name and those of its named *ports*, empty non-terminals included."""
+    base = label_octets((service.name, service.namespace, b"svc"))
+    names = {base}
+    for port in ports:
+        if port.name:
+            protocol = label_octets((b"_" + port.protocol,)) + base
+            names.add(protocol)
+            names.add(label_octets((b"_" + port.name,)) + protocol)
+    return names
+
+
+def endpoint_name(service: Service, endpoint: Endpoint) -> bytes:
+    """Return the relative name of one endpoint."""
+    return label_octets((endpoint.label, service.name, service.namespace, b"svc"))
+
+
+def pod_name(namespace: bytes, address: bytes) -> bytes:
+    """Return the relative name of a pod's address."""
+    return label_octets((dashed_address(address), namespace, b"pod"))
+
+
+def _endpoint_view(service: Service) -> tuple[bool, bool, bool]:
+    """Return what of a Service decides how its endpoints show."""
+    return service.is_headless, service.publish_not_ready, service.external_name is None
+
+
+def _visible(piece: EndpointSlice | None, service: Service) -> set[tuple[bytes, bytes]]:
+    if piece is None:
+        return set()
+    if service.publish_not_ready:
+        return {(endpoint.hostname, endpoint.address) for endpoint in piece.endpoints}
+    return {(endpoint.hostname, endpoint.address) for endpoint in piece.endpoints if endpoint.is_ready}

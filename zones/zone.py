@@ -1,0 +1,129 @@
+"""What a zone is: a lookup with five outcomes, a SOA, and a walk over everything (RFC 1034 section 4.3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import msgspec
+
+from zones.names import Name
+from zones.records import RRset, SOA, soa_rdata
+
+Reads = tuple[bytes, ...] | None
+"""Which owner names beside its own an outcome depends on (their ``key``); None: do not store the answer at all,
+because what would change it is not a list of names."""
+
+
+class Found(msgspec.Struct, frozen=True, gc=False):
+    """The name has records of the type; with ``rotates`` their order steps from answer to answer."""
+
+    rrset: RRset
+    rotates: bool = False
+    reads: Reads = ()
+
+
+class Alias(msgspec.Struct, frozen=True, gc=False):
+    """The name has a CNAME record, and nothing else (RFC 1034 section 3.6.2)."""
+
+    rrset: RRset
+    target: Name
+    reads: Reads = ()
+
+
+class NoData(msgspec.Struct, frozen=True, gc=False):
+    """The name exists, if only through names below it, and has no record of the type (RFC 2308 section 2.2)."""
+
+    reads: Reads = ()
+
+
+class NxDomain(msgspec.Struct, frozen=True, gc=False):
+    """The name does not exist, nor does any below it (RFC 8020)."""
+
+    reads: Reads = ()
+
+
+Outcome = Found | Alias | NoData | NxDomain
+
+NODATA = NoData()
+NXDOMAIN = NxDomain()
+
+
+class Zone(Protocol):
+    """A zone. Names given to ``lookup`` are at or below ``origin``; *qtype* may be ANY."""
+
+    @property
+    def origin(self) -> Name:
+        """The apex."""
+
+    @property
+    def soa(self) -> RRset:
+        """The SOA as of now; its serial moves when something visible changes."""
+
+    def lookup(self, qname: Name, qtype: int) -> Outcome:
+        """Say what the zone has for the question."""
+
+    def walk(self) -> Iterator[RRset]:
+        """Yield every RRset once, the SOA first, as a transfer or a master file has them."""
+
+
+class Timers(msgspec.Struct, frozen=True):
+    """TTLs and SOA figures in seconds; the SOA's own are CoreDNS's (CONTRACT row 1.3)."""
+
+    ttl: int = 5
+    refresh: int = 7200
+    retry: int = 1800
+    expire: int = 86_400
+
+    @property
+    def soa_ttl(self) -> int:
+        """A negative answer lives for this long (RFC 2308 section 5)."""
+        return min(self.ttl, 300)
+
+
+def make_soa(origin: Name, mname: Name, rname: Name, *, serial: int, timers: Timers) -> RRset:
+    """Return the SOA RRset of *origin*."""
+    rdata = soa_rdata(
+        mname,
+        rname,
+        serial=serial,
+        refresh=timers.refresh,
+        retry=timers.retry,
+        expire=timers.expire,
+        minimum=timers.ttl,
+    )
+    return RRset(origin, SOA, timers.soa_ttl, (rdata,))
+
+
+def smallest(rrsets: Iterator[RRset]) -> RRset | None:
+    """Return the RRset that an ANY question gets: the one of the fewest octets (RFC 8482 section 4.1)."""
+    return min(rrsets, key=lambda rrset: sum(map(len, rrset.rdatas)) + 12 * len(rrset.rdatas), default=None)
+
+
+class Serial:
+    """A zone's serial: Unix time of the last visible change, moved at most once a second (CONTRACT row 1.3).
+
+    A change within the second that the serial already names shows in the next one, so that no
+    secondary that has the serial lacks the change.
+    """
+
+    __slots__ = ("_pending", "value")
+
+    def __init__(self, now: float) -> None:
+        self.value = int(now)
+        self._pending = False
+
+    def changed(self) -> None:
+        """Note a visible change; ``advance`` makes it show."""
+        self._pending = True
+
+    def advance(self, now: float) -> bool:
+        """Move if a change waits, and tell whether it did; *now* is Unix time. Called once a second.
+
+        A clock that was set back does not stop the serial: it then counts by one (RFC 1982 wants it to rise).
+        """
+        if not self._pending:
+            return False
+        self.value = max(int(now), self.value + 1)
+        self._pending = False
+        return True
