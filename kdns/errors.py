@@ -48,10 +48,11 @@ class AccessDenied(ClusterError):
 
 
 class ClusterUnavailable(ClusterError):
-    """No answer, an answer that makes no sense, or a server that asks to come back after ``retry_after`` seconds."""
+    """No answer, or none that makes sense; ``code`` is HTTP's (0: none), ``retry_after`` the seconds it asks for."""
 
-    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+    def __init__(self, message: str, *, code: int = 0, retry_after: float = 0.0) -> None:
         super().__init__(message)
+        self.code = code
         self.retry_after = retry_after
 
 

@@ -14,8 +14,9 @@ import msgspec
 
 from zones.errors import BadName, BadObject
 from zones.names import Name
-from zones.objects import Endpoint, EndpointSlice, Kind, Namespace, Object, Pod, Port, Service
+from zones.objects import Endpoint, EndpointSlice, Kind, Namespace, Object, ObjectKey, Pod, Port, Service
 from zones.records import address_from_text
+from zones.selectors import Scope
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 """The label by which a slice belongs to a Service of its namespace (EndpointSlice API)."""
@@ -143,18 +144,21 @@ JSON_OF: Mapping[Kind, type[ObjectJson]] = {
     Kind.ENDPOINT_SLICE: EndpointSliceJson,
     Kind.POD: PodJson,
 }
-"""The JSON shape of each kind, for whoever decodes whole lists or watch events at once."""
+"""The JSON shape of each kind."""
+
+KIND_OF_JSON: Mapping[type[ObjectJson], Kind] = {shape: kind for kind, shape in JSON_OF.items()}
 
 
 class Decoder:
     """Makes objects of their JSON.
 
     *endpoint_pod_names* gives an endpoint without a hostname the name of its pod for a label (CoreDNS's option
-    of that name; a pod name that is no single label is passed over).
+    of that name; a pod name that is no single label is passed over). What *scope* does not admit becomes None.
     """
 
-    def __init__(self, *, endpoint_pod_names: bool = False) -> None:
+    def __init__(self, *, endpoint_pod_names: bool = False, scope: Scope | None = None) -> None:
         self._endpoint_pod_names = endpoint_pod_names
+        self._scope = scope or Scope()
         self._from: dict[type, Callable[[Any], Object | None]] = {
             NamespaceJson: self._namespace,
             ServiceJson: self._service,
@@ -163,25 +167,18 @@ class Decoder:
         }
 
     def build(self, json: ObjectJson) -> Object | None:
-        """Return the object, or None where nothing of it can reach a record (a pod that has ended, a slice of FQDNs).
+        """Return the object, or None where nothing of it is shown: out of scope, an ended pod, a slice of FQDNs.
 
         Raises BadObject.
         """
+        meta = json.metadata or Meta()
+        if not self._scope.admits(KIND_OF_JSON[type(json)], meta.namespace or "default", meta.name or "", meta.labels):
+            return None
         return self._from[type(json)](json)
-
-    def decode(self, kind: Kind, text: bytes) -> Object | None:
-        """Do the same from JSON text."""
-        try:
-            return self.build(_DECODERS[kind].decode(text))
-        except (msgspec.ValidationError, msgspec.DecodeError) as exc:
-            raise bad_json(exc) from exc
 
     def convert(self, kind: Kind, value: object) -> Object | None:
         """Do the same from plain dicts and lists, as YAML gives them."""
-        try:
-            return self.build(msgspec.convert(value, JSON_OF[kind]))
-        except msgspec.ValidationError as exc:
-            raise bad_json(exc) from exc
+        return self.build(convert_json(kind, value))
 
     def _namespace(self, json: NamespaceJson) -> Namespace:
         return Namespace(_own_name(json.metadata, _LABEL, "a DNS label"))
@@ -268,9 +265,34 @@ def bad_json(exc: msgspec.MsgspecError) -> BadObject:
     return BadObject(path.strip("`").removeprefix("$.").removeprefix("$") or "object", message, "the type of the API")
 
 
-_DECODERS: dict[Kind, msgspec.json.Decoder[ObjectJson]] = {
+_DECODERS: Mapping[Kind, msgspec.json.Decoder[Any]] = {
     kind: msgspec.json.Decoder(shape) for kind, shape in JSON_OF.items()
 }
+
+
+def decode_json(kind: Kind, text: bytes | msgspec.Raw) -> ObjectJson:
+    """Decode one object's JSON text. Raises BadObject."""
+    try:
+        return cast(ObjectJson, _DECODERS[kind].decode(text))
+    except msgspec.DecodeError as exc:  # ValidationError is one
+        raise bad_json(exc) from exc
+
+
+def convert_json(kind: Kind, value: object) -> ObjectJson:
+    """Do the same for dicts and lists. Raises BadObject."""
+    try:
+        return msgspec.convert(value, JSON_OF[kind])
+    except msgspec.ValidationError as exc:
+        raise bad_json(exc) from exc
+
+
+def key_of(kind: Kind, meta: Meta | None) -> ObjectKey:
+    """Return what names an object in the store, whatever else may be wrong with it."""
+    name = ((meta and meta.name) or "").encode()
+    if kind is Kind.NAMESPACE:
+        return ObjectKey(b"", name)
+    return ObjectKey(((meta and meta.namespace) or "default").encode(), name)
+
 
 _T = TypeVar("_T")
 

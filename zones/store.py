@@ -198,7 +198,7 @@ class Store:
         return found
 
     def cluster_ip_owner(self, address: bytes) -> Service | None:
-        """Return the shown Service with that cluster IP; of several (only manifests can have them) the first by name."""
+        """Return the shown Service with that cluster IP; of several, as manifests may have, the first."""
         for key in self._cluster_ips.get(address, ()):
             if (service := self.service(key.namespace, key.name)) is not None:
                 return service

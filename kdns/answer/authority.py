@@ -31,6 +31,9 @@ from zones.zone import Alias, Found, NoData, NxDomain, Reads, Zone
 MAX_ALIASES: Final = 10
 """CNAMEs followed for one answer: what CoreDNS follows; a longer chain is a mistake, and ends there."""
 
+MAX_LABELS: Final = 4096
+"""Labels kept to be shared; unknown types asked at random would make more."""
+
 _META: Final = frozenset((OPT, TSIG, 249, 253, 254))
 _DNAME: Final = 39
 _DNSSEC: Final = frozenset((46, 47, 50))  # RRSIG, NSEC, NSEC3
@@ -40,11 +43,12 @@ EDE_NO_REACHABLE: Final = 22
 
 
 class Label(msgspec.Struct, frozen=True, gc=False):
-    """What an answer is counted by: the zone it came from (empty for none), its type, its RCODE."""
+    """What an answer is counted by: its zone (``.`` for the upstreams', empty for none), its type, its RCODE, DO."""
 
     zone: str
     qtype: int
     rcode: int
+    do: bool
 
 
 class Answer(msgspec.Struct, gc=False):
@@ -93,7 +97,7 @@ class Authority:
         self.is_synced = False
         self._forwards = forwards
         self._reverse = reverse
-        self._labels: dict[tuple[str, int, int], Label] = {}
+        self._labels: dict[tuple[str, int, int, bool], Label] = {}
         self._zone_text = {zone.origin: zone.origin.to_text() for zone in zones.zones}
 
     def answer(self, query: Query) -> Answer | Ask:
@@ -159,7 +163,7 @@ class Authority:
             aa=True,
             ra=self._forwards,
         )
-        return Answer(tails, _tuple(_joined(owners, tuple(reads))), self._label(zone, query.qtype, NOERROR))
+        return Answer(tails, _tuple(_joined(owners, tuple(reads))), self._label(self._text(zone), query, NOERROR))
 
     def _targets(self, rrset: RRset, reads: list[bytes]) -> Iterator[RRset]:
         """Yield the addresses of the names that *rrset* points to, noting whose they are."""
@@ -179,28 +183,26 @@ class Authority:
         soa, forwards = zone.soa, self._forwards
         if not self.is_synced and (query.qname != zone.origin or chain):
             options = ede(EDE_NOT_READY, "not synced with the cluster yet") if query.edns is not None else b""
-            tail = (
-                make_negative(query, rcode=SERVFAIL, soa=soa, aa=True, ra=forwards, options=options)
-                if not chain
-                else (make_response(query, rcode=SERVFAIL, options=options, ra=forwards)[0])
-            )
-            return Answer((tail,), None, self._label(zone, query.qtype, SERVFAIL))
+            if chain:
+                tail = make_response(query, rcode=SERVFAIL, ra=forwards, options=options)[0]
+            else:
+                tail = make_negative(query, rcode=SERVFAIL, soa=soa, aa=True, ra=forwards, options=options)
+            return Answer((tail,), None, self._label(self._text(zone), query, SERVFAIL))
         rcode = NOERROR if is_nodata else NXDOMAIN
         if chain:
             tails = make_response(query, rcode=rcode, answer=chain, authority=(soa,), aa=True, ra=forwards)
         else:
             tails = (make_negative(query, rcode=rcode, soa=soa, aa=True, ra=forwards),)
-        return Answer(tails, _tuple(owners), self._label(zone, query.qtype, rcode))
+        return Answer(tails, _tuple(owners), self._label(self._text(zone), query, rcode))
 
     def _ask(self, query: Query, name: Name, chain: list[RRset]) -> Ask:
         do = query.edns is not None and query.edns.do
 
         def complete(message: Message | None) -> Answer:
-            label_zone = self.zones.closest(query.qname) if chain else None
             if message is None:
                 options = ede(EDE_NO_REACHABLE, "no upstream answered")
                 tail = make_response(query, rcode=SERVFAIL, ra=True, options=options)[0]
-                return Answer((tail,), None, self._label(label_zone, query.qtype, SERVFAIL))
+                return Answer((tail,), None, self._label(".", query, SERVFAIL))
             rcode = message.rcode if message.rcode < BADVERS else SERVFAIL
             found = chain_of(message.answer, name, query.qtype)
             authority = [r for r in message.authority if r.rtype == SOA or (do and r.rtype in _DNSSEC)]
@@ -212,21 +214,24 @@ class Authority:
                 aa=bool(chain),
                 ra=True,
             )
-            return Answer(tails, None, self._label(label_zone, query.qtype, rcode))
+            return Answer(tails, None, self._label(".", query, rcode))
 
         return Ask(name, query.qtype, do, complete)
 
     def _refusal(self, query: Query, rcode: int, *, owners: tuple[bytes, ...] | None = None) -> Answer:
         tail = make_response(query, rcode=rcode, ra=self._forwards)[0]
-        return Answer((tail,), owners, self._label(None, query.qtype, rcode))
+        return Answer((tail,), owners, self._label("", query, rcode))
 
     def _plain(self, query: Query, rcode: int, tail: bytes) -> Answer:
-        return Answer((tail,), None, self._label(None, query.qtype, rcode))
+        return Answer((tail,), None, self._label("", query, rcode))
 
-    def _label(self, zone: Zone | None, qtype: int, rcode: int) -> Label:
-        key = (self._zone_text[zone.origin] if zone is not None else "", qtype, rcode)
+    def _text(self, zone: Zone) -> str:
+        return self._zone_text[zone.origin]
+
+    def _label(self, zone: str, query: Query, rcode: int) -> Label:
+        key = (zone, query.qtype, rcode, query.edns is not None and query.edns.do)
         if (label := self._labels.get(key)) is None:
-            if len(self._labels) > 4096:  # unknown types asked at random
+            if len(self._labels) > MAX_LABELS:
                 self._labels.clear()
             label = self._labels[key] = Label(*key)
         return label

@@ -24,16 +24,17 @@ MAX_NOTED = 32_768
 class Entry:
     """A finished answer. ``next()`` gives its tail, another order of it each time where it rotates.
 
-    ``label`` is whatever the maker wants to count hits by.
+    ``size`` is the response's in octets, ``label`` whatever the maker wants to count hits by.
     """
 
-    __slots__ = ("key", "label", "next", "octets", "owners")
+    __slots__ = ("key", "label", "next", "octets", "owners", "size")
 
     def __init__(self, key: bytes, tails: tuple[bytes, ...], owners: tuple[bytes, ...], label: object) -> None:
         self.key = key
         self.owners = owners
         self.label = label
         self.next: Callable[[], bytes] = (repeat(tails[0]) if len(tails) == 1 else cycle(tails)).__next__
+        self.size = len(tails[0]) + 2
         self.octets = ENTRY_OCTETS + len(key) + sum(map(len, tails))
 
 

@@ -1,0 +1,1 @@
+"""What operators see: metrics, health and readiness over HTTP, and log lines."""

@@ -1,0 +1,180 @@
+"""Counts of queries, under CoreDNS's metric names and labels.
+
+The hot path hands over whole batches of answered entries, which are counted in C and taken apart only once a second
+or when someone looks; everything else is counted as it happens.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Final, TypeVar
+
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+
+from kdns.answer.authority import Label
+from kdns.proto.query import RCODE_TEXT, REFUSED
+from kdns.proto.table import Entry
+from zones.records import rrtype_to_text
+
+DURATION_BUCKETS: Final = tuple(0.00025 * 2**power for power in range(16))
+SIZE_BUCKETS: Final = (0, 100, 200, 300, 400, 511, 1023, 2047, 4095, 8291, 16e3, 32e3, 48e3, 64e3)
+MAX_UNCOUNTED: Final = 4096
+"""Entries whose hits wait to be taken apart; each keeps its response alive meanwhile."""
+
+_TYPES: Final = frozenset(
+    map(rrtype_to_text, (1, 2, 5, 6, 12, 15, 16, 28, 33, 35, 43, 46, 47, 48, 50, 64, 65, 251, 252, 255, 257))
+)
+_NO_ZONE = "dropped"
+
+_K = TypeVar("_K", bound=Hashable)
+
+
+class Histogram:
+    """Counts by bucket, and a sum."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float, times: int = 1) -> None:
+        """Count *value*, *times* over."""
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.total += value * times
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Return cumulative counts by upper bound, as Prometheus wants them."""
+        rows = []
+        running = 0
+        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
+            running += count
+            rows.append(("+Inf" if bound == float("inf") else f"{float(bound)}", float(running)))
+        return rows
+
+
+class QueryStats:
+    """Counts for one listener's handlers; *server* is CoreDNS's label, such as ``dns://:53``."""
+
+    def __init__(self, server: str) -> None:
+        self.server = server
+        self._hits: dict[tuple[str, str, int], Counter[Entry]] = {}
+        self.requests: Counter[tuple[str, str, str, str]] = Counter()
+        self.responses: Counter[tuple[str, str, str]] = Counter()
+        self.do: Counter[str] = Counter()
+        self.panics = 0
+        self._durations: dict[str, Histogram] = {}
+        self._request_sizes: dict[tuple[str, str], Histogram] = {}
+        self._response_sizes: dict[tuple[str, str], Histogram] = {}
+
+    def hits(self, proto: str, family: str, entries: Sequence[Entry], seconds: float) -> None:
+        """Count a batch of answers of the table, each of which took *seconds* at most."""
+        key = (proto, family, bisect_left(DURATION_BUCKETS, seconds))
+        counter = self._hits.get(key)
+        if counter is None:
+            counter = self._hits[key] = Counter()
+        counter.update(entries)
+        if len(counter) > MAX_UNCOUNTED:
+            self.flush()
+
+    def query(
+        self,
+        proto: str,
+        family: str,
+        label: Label | None,
+        *,
+        request: int,
+        response: int,
+        seconds: float,
+        times: int = 1,
+    ) -> None:
+        """Count a query of *request* octets and its response; *label* is None for what could not be read."""
+        zone = (label.zone if label is not None else "") or _NO_ZONE
+        text = rrtype_to_text(label.qtype) if label is not None else ""
+        self.requests[zone, proto, family, text if text in _TYPES else "other"] += times
+        if label is not None and label.do:
+            self.do[zone] += times
+        if response:
+            rcode = label.rcode if label is not None else 1
+            self.responses[zone, RCODE_TEXT.get(rcode, str(rcode)), _plugin_of(label)] += times
+        _of(self._durations, zone, DURATION_BUCKETS).observe(seconds, times)
+        _of(self._request_sizes, (zone, proto), SIZE_BUCKETS).observe(request, times)
+        _of(self._response_sizes, (zone, proto), SIZE_BUCKETS).observe(response, times)
+
+    def flush(self) -> None:
+        """Take the batches apart."""
+        hits, self._hits = self._hits, {}
+        for (proto, family, bucket), counter in hits.items():
+            seconds = DURATION_BUCKETS[min(bucket, len(DURATION_BUCKETS) - 1)]
+            for entry, times in counter.items():
+                label = entry.label
+                assert isinstance(label, Label)  # what the responder stores
+                self.query(
+                    proto, family, label, request=len(entry.key) + 2, response=entry.size, seconds=seconds, times=times
+                )
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics."""
+        self.flush()
+        server = self.server
+        requests = CounterMetricFamily(
+            "coredns_dns_requests",
+            "Counter of DNS requests made per zone, protocol and family.",
+            labels=("server", "zone", "view", "proto", "family", "type"),
+        )
+        for (zone, proto, family, qtype), count in self.requests.items():
+            requests.add_metric((server, zone, "", proto, family, qtype), count)
+        yield requests
+        responses = CounterMetricFamily(
+            "coredns_dns_responses",
+            "Counter of response status codes.",
+            labels=("server", "zone", "view", "rcode", "plugin"),
+        )
+        for (zone, rcode, plugin), count in self.responses.items():
+            responses.add_metric((server, zone, "", rcode, plugin), count)
+        yield responses
+        do = CounterMetricFamily(
+            "coredns_dns_do_requests",
+            "Counter of DNS requests with DO bit set per zone.",
+            labels=("server", "zone", "view"),
+        )
+        for zone, count in self.do.items():
+            do.add_metric((server, zone, ""), count)
+        yield do
+        durations = HistogramMetricFamily(
+            "coredns_dns_request_duration_seconds",
+            "Histogram of the time (in seconds) each request took per zone.",
+            labels=("server", "zone", "view"),
+        )
+        for zone, histogram in self._durations.items():
+            durations.add_metric((server, zone, ""), histogram.buckets(), histogram.total)
+        yield durations
+        for name, text, histograms in (
+            ("request", "Size of the request in bytes per zone and protocol.", self._request_sizes),
+            ("response", "Size of the returned response in bytes.", self._response_sizes),
+        ):
+            sizes = HistogramMetricFamily(
+                f"coredns_dns_{name}_size_bytes", text, labels=("server", "zone", "view", "proto")
+            )
+            for (zone, proto), histogram in histograms.items():
+                sizes.add_metric((server, zone, "", proto), histogram.buckets(), histogram.total)
+            yield sizes
+        panics = CounterMetricFamily("coredns_panics", "A metrics that counts the number of panics.")
+        panics.add_metric((), self.panics)
+        yield panics
+
+
+def _of(histograms: dict[_K, Histogram], key: _K, bounds: Sequence[float]) -> Histogram:
+    histogram = histograms.get(key)
+    if histogram is None:
+        histogram = histograms[key] = Histogram(bounds)
+    return histogram
+
+
+def _plugin_of(label: Label | None) -> str:
+    if label is None or not label.zone:
+        return ""
+    return "forward" if label.zone == "." else "kubernetes" if label.rcode != REFUSED else ""

@@ -1,0 +1,1 @@
+"""Keep the store equal to the cluster: an API server watched, or a folder of manifests followed."""

@@ -1,0 +1,232 @@
+"""The Kubernetes client's one home: credentials, TLS and HTTP are its, everything above is ours.
+
+All of it blocks, so it runs in threads. Only ``ApiClient`` and the configuration are used, never the generated API
+classes, which cost 20 MB and half a second. A refused credential is read anew before the next request: a rotated
+token, a renewed certificate or an exec plugin's new answer is taken up that way.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+
+import msgspec
+import urllib3
+
+from kdns.errors import AccessDenied, ClusterError, ClusterUnavailable, ResourceExpired
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS: Final = 5.0
+MAX_BODY_OCTETS: Final = 256 * 2**20
+"""The most that one page of a list may have; 500 slices of 100 endpoints each have 15 MB."""
+
+SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+class Access(msgspec.Struct, frozen=True):
+    """How to reach an API server: a URL, a kubeconfig with a context, or neither: the pod's service account."""
+
+    url: str | None = None
+    kubeconfig: Path | None = None
+    context: str | None = None
+
+
+class Observer(Protocol):
+    """Is told of every request: method, host, HTTP code (0: none came) and seconds until it did. Called in threads."""
+
+    def __call__(self, method: str, host: str, code: int, seconds: float) -> None:
+        """Note one request."""
+
+
+class StatusJson(msgspec.Struct):
+    """``v1`` Status: what an API server says instead of what was asked for."""
+
+    message: str | None = None
+    reason: str | None = None
+    code: int | None = None
+
+
+class Stream:
+    """The body of a response, read as it comes. ``close`` may be called from another thread and ends a blocked read."""
+
+    def __init__(self, response: urllib3.HTTPResponse, where: str) -> None:
+        self._response = response
+        self._where = where
+
+    def read_all(self) -> bytes:
+        """Return the whole body. Raises ClusterUnavailable."""
+        with self:
+            parts = []
+            octets = 0
+            for part in self._chunks():
+                parts.append(part)
+                octets += len(part)
+                if octets > MAX_BODY_OCTETS:
+                    raise ClusterUnavailable(f"{self._where}: a body of more than {MAX_BODY_OCTETS} octets")
+            return b"".join(parts)
+
+    def lines(self) -> Iterator[list[bytes]]:
+        """Yield the lines that each read completed; what is cut in mid-line is dropped. Raises ClusterUnavailable."""
+        rest = b""
+        for chunk in self._chunks():
+            *lines, rest = (rest + chunk).split(b"\n") if rest else chunk.split(b"\n")
+            if len(rest) > MAX_BODY_OCTETS:
+                raise ClusterUnavailable(f"{self._where}: a line of more than {MAX_BODY_OCTETS} octets")
+            if lines:
+                yield [line for line in lines if line.strip()]
+
+    def _chunks(self) -> Iterator[bytes]:
+        try:
+            while chunk := self._response.read1(65_536):
+                yield chunk
+        except urllib3.exceptions.ReadTimeoutError as exc:
+            raise Silence(f"{self._where}: silent for too long") from exc
+        except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as exc:
+            # ValueError, AttributeError: what reading from a connection that another thread shut down ends in
+            raise ClusterUnavailable(f"{self._where}: cut off ({_reason(exc)})") from exc
+
+    def close(self) -> None:
+        """End the response and its connection."""
+        for end in (self._response.shutdown, self._response.close):
+            try:
+                end()
+            except (urllib3.exceptions.HTTPError, OSError, ValueError, RuntimeError, AttributeError):
+                continue  # closed already
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Silence(ClusterUnavailable):
+    """Nothing came for as long as something should have."""
+
+
+class ApiServer:
+    """An API server. Methods block; errors are ClusterErrors of one line, with the path asked for."""
+
+    def __init__(self, access: Access, *, observe: Observer | None = None) -> None:
+        self._access = access
+        self._observe = observe or (lambda method, host, code, seconds: None)
+        self._client: Any = None
+
+    def check_files(self) -> None:
+        """Read the credentials that lie on this machine. Raises ClusterError when they cannot be used."""
+        self._api_client(run_plugins=False)
+
+    def get(self, path: str, params: dict[str, str], *, silence_seconds: float) -> Stream:
+        """Send a GET; the body is read from the stream, each read waiting *silence_seconds* at most."""
+        client = self._api_client()
+        began = time.monotonic()
+        code = 0
+        try:
+            method, url, headers, _, _ = client.param_serialize(
+                "GET",
+                path,
+                query_params=list(params.items()),
+                header_params={"Accept": "application/json"},
+                auth_settings=["BearerToken"],
+            )
+            response = client.rest_client.request(
+                method, url, headers=headers, _request_timeout=(CONNECT_SECONDS, silence_seconds)
+            ).response
+            code = response.status
+        except urllib3.exceptions.ReadTimeoutError as exc:
+            raise Silence(f"{path}: no answer within {silence_seconds:g} s") from exc
+        except Exception as exc:
+            self._client = None
+            raise ClusterUnavailable(f"{path}: {_reason(exc)}") from exc
+        finally:
+            self._observe("GET", self.host, code, time.monotonic() - began)
+        if code == 200:
+            return Stream(response, path)
+        raise self._error(path, code, response)
+
+    @property
+    def host(self) -> str:
+        """The host and port that requests go to, as far as it is known."""
+        url = self._client.configuration.host if self._client is not None else self._access.url or ""
+        return urlsplit(url).netloc
+
+    def _error(self, path: str, code: int, response: urllib3.HTTPResponse) -> ClusterError:
+        try:
+            body = response.read(4096)
+        except (urllib3.exceptions.HTTPError, OSError):
+            body = b""
+        finally:
+            response.close()
+        try:
+            said = msgspec.json.decode(body, type=StatusJson).message or ""
+        except msgspec.DecodeError:
+            said = body.decode(errors="replace").strip().splitlines()[0][:200] if body.strip() else ""
+        text = f"{path}: {code} {response.reason or ''}".rstrip() + (f": {said}" if said else "")
+        match code:
+            case 410:
+                return ResourceExpired(text)
+            case 401:
+                self._client = None  # read the credentials anew
+                return AccessDenied(text)
+            case 403:
+                return AccessDenied(text)
+        try:
+            wait = float(response.headers.get("Retry-After", "0"))
+        except ValueError:
+            wait = 0.0
+        return ClusterUnavailable(text, code=code, retry_after=min(wait, 60.0))
+
+    def _api_client(self, *, run_plugins: bool = True) -> Any:
+        if self._client is None:
+            import kubernetes.config
+            from kubernetes.client.api_client import ApiClient
+            from kubernetes.client.configuration import Configuration
+
+            configuration = Configuration()
+            config: Any = kubernetes.config  # untyped
+            access = self._access
+            try:
+                if access.url is not None:
+                    configuration.host = access.url.rstrip("/")
+                elif access.kubeconfig is not None:
+                    if not run_plugins:
+                        _check_kubeconfig(access, config)
+                        return None
+                    config.load_kube_config(
+                        config_file=str(access.kubeconfig),
+                        context=access.context,
+                        client_configuration=configuration,
+                        persist_config=False,
+                    )
+                else:
+                    config.load_incluster_config(client_configuration=configuration)
+            except Exception as exc:
+                raise ClusterUnavailable(f"credentials: {_reason(exc)}") from exc
+            configuration.retries = False  # the reflector knows better when to ask again
+            configuration.keep_alive = True
+            self._client = ApiClient(configuration)
+        return self._client
+
+
+def _check_kubeconfig(access: Access, config: Any) -> None:
+    """Read the file and look its context up, without running anything that it names."""
+    contexts, _ = config.list_kube_config_contexts(config_file=str(access.kubeconfig))
+    names = [context["name"] for context in contexts]
+    if access.context is not None and access.context not in names:
+        raise ClusterUnavailable(f"no context {access.context!r}; there are: {', '.join(names) or 'none'}")
+
+
+def _reason(exc: BaseException) -> str:
+    """Return the first line of what an exception of the client says, or its name."""
+    inner = getattr(exc, "reason", None)
+    text = str(inner if isinstance(inner, BaseException) else getattr(exc, "reason", None) or exc)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(lines)[:300] or type(exc).__name__
+
+
+Opener = Callable[[str, dict[str, str]], Stream]

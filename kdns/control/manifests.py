@@ -1,0 +1,318 @@
+"""Objects from files: YAML or JSON, single, multi-document or ``List``, followed as they change.
+
+A file that cannot be read, or one object in it that cannot be served, is a problem that names file, document and
+field; what the file last said when it was good goes on being served, and other files are not touched by it.
+
+A namespace that an object names and no Namespace object defines is taken to exist: a folder of manifests
+rarely holds what the cluster already has.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import trio
+import watchfiles
+import yaml
+
+from kdns.control.sink import Sink
+from kdns.errors import Problem
+from zones.decode import convert_json, decode_json, Decoder, Head, key_of, Meta
+from zones.errors import BadObject
+from zones.objects import Kind, Namespace, Object, ObjectKey
+from zones.selectors import Scope
+
+log = logging.getLogger(__name__)
+
+SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
+MAX_FILE_OCTETS: Final = 512 * 2**20
+
+_API_VERSIONS: Final = {
+    Kind.NAMESPACE: "v1",
+    Kind.SERVICE: "v1",
+    Kind.POD: "v1",
+    Kind.ENDPOINT_SLICE: "discovery.k8s.io/v1",
+}
+_KINDS: Final = {kind.value: kind for kind in Kind}
+
+Stamp = tuple[int, int, int]
+
+
+class Loaded(msgspec.Struct):
+    """What one file says: its objects by kind and name, the namespaces that it defines and those that it only names,
+    what is wrong in it, and what was passed over."""
+
+    objects: dict[tuple[Kind, ObjectKey], Object] = msgspec.field(default_factory=dict)
+    defined: set[bytes] = msgspec.field(default_factory=set)
+    named: set[bytes] = msgspec.field(default_factory=set)
+    problems: list[Problem] = msgspec.field(default_factory=list)
+    warnings: list[str] = msgspec.field(default_factory=list)
+
+
+class ManifestReader:
+    """Reads manifest files into objects."""
+
+    def __init__(self, decoder: Decoder, scope: Scope) -> None:
+        self._decoder = decoder
+        self._scope = scope
+
+    def read(self, path: Path) -> Loaded:
+        """Read one file; whatever is wrong with it is in the result."""
+        loaded = Loaded()
+        try:
+            if path.stat().st_size > MAX_FILE_OCTETS:
+                raise OSError(0, f"larger than {MAX_FILE_OCTETS} octets")
+            data = path.read_bytes()
+        except OSError as exc:
+            loaded.problems.append(Problem(str(path), exc.strerror or str(exc), "a readable file"))
+            return loaded
+        if path.suffix == ".json":
+            self._read_json(data, str(path), loaded)
+        else:
+            self._read_yaml(data, str(path), loaded)
+        return loaded
+
+    # -- JSON -----------------------------------------------------------------------------------------------------
+
+    def _read_json(self, data: bytes, where: str, loaded: Loaded) -> None:
+        try:
+            whole = msgspec.json.decode(data, type=_JsonList)
+        except msgspec.DecodeError as exc:
+            loaded.problems.append(Problem(where, str(exc), "one JSON object"))
+            return
+        if (whole.kind or "").endswith("List") and whole.items is not None:
+            for number, item in enumerate(whole.items):
+                self._take_json(item, f"{where}: items[{number}]", loaded, list_kind=whole)
+        else:
+            self._take_json(msgspec.Raw(data), where, loaded)
+
+    def _take_json(self, text: msgspec.Raw, where: str, loaded: Loaded, *, list_kind: _JsonList | None = None) -> None:
+        try:
+            json.loads(bytes(text), object_pairs_hook=_without_duplicates)
+            head = msgspec.json.decode(text, type=Head)
+        except (ValueError, msgspec.DecodeError) as exc:
+            loaded.problems.append(Problem(where, str(exc), "an object of Kubernetes"))
+            return
+        if list_kind is not None and head.kind is None and list_kind.kind != "List":
+            # items of a typed list, as an API server sends them, leave their kind and version out
+            head.kind = (list_kind.kind or "").removesuffix("List")
+            head.api_version = list_kind.api_version
+        self._take(head, where, loaded, lambda kind: decode_json(kind, text))
+
+    # -- YAML -----------------------------------------------------------------------------------------------------
+
+    def _read_yaml(self, data: bytes, where: str, loaded: Loaded) -> None:
+        try:
+            documents = list(yaml.load_all(data, Loader=_Loader))
+        except yaml.MarkedYAMLError as exc:
+            mark = exc.problem_mark
+            line = f" line {mark.line + 1}" if mark is not None else ""
+            loaded.problems.append(Problem(f"{where}:{line}".rstrip(":"), str(exc.problem), "YAML without errors"))
+            return
+        except (yaml.YAMLError, ValueError, RecursionError) as exc:
+            text = " ".join(str(exc).split())[:200] or type(exc).__name__
+            loaded.problems.append(Problem(where, text, "YAML without errors"))
+            return
+        for number, document in enumerate(documents, start=1):
+            place = f"{where}: document {number}" if len(documents) > 1 else where
+            self._take_value(document, place, loaded)
+
+    def _take_value(self, value: object, where: str, loaded: Loaded) -> None:
+        if value is None:
+            return  # an empty document, as between two separators
+        try:
+            head = msgspec.convert(value, Head)
+        except msgspec.ValidationError as exc:
+            loaded.problems.append(Problem(where, str(exc), "an object of Kubernetes"))
+            return
+        if isinstance(value, dict) and (head.kind or "").endswith("List") and isinstance(value.get("items"), list):
+            for number, item in enumerate(value["items"]):
+                if isinstance(item, dict) and head.kind != "List":
+                    item.setdefault("kind", (head.kind or "").removesuffix("List"))
+                    item.setdefault("apiVersion", head.api_version)
+                self._take_value(item, f"{where}: items[{number}]", loaded)
+            return
+        self._take(head, where, loaded, lambda kind: convert_json(kind, value))
+
+    # -- either ---------------------------------------------------------------------------------------------------
+
+    def _take(self, head: Head, where: str, loaded: Loaded, shape: Callable[[Kind], Any]) -> None:
+        if not head.kind:
+            loaded.problems.append(Problem(f"{where}: kind", repr(head.kind), "the kind of an object"))
+            return
+        meta = head.metadata or Meta()
+        kind = _KINDS.get(head.kind)
+        if kind is None or head.api_version != _API_VERSIONS[kind]:
+            loaded.warnings.append(f"{where}: {head.api_version} {head.kind} is of no use to DNS; skipped")
+            return
+        key = key_of(kind, meta)
+        named = f"{where}: {kind.value} {key.namespace.decode()}/{key.name.decode()}".replace(" /", " ")
+        try:
+            new = self._decoder.build(shape(kind))
+        except BadObject as exc:
+            loaded.problems.append(Problem(f"{named}: {exc.field}", repr(exc.found), exc.expected))
+            return
+        if (kind, key) in loaded.objects:
+            loaded.warnings.append(f"{named}: defined before in this file; the last one counts")
+        if new is not None:
+            loaded.objects[kind, key] = new
+        if kind is Kind.NAMESPACE:
+            loaded.defined.add(key.name)
+        elif self._scope.admits(Kind.NAMESPACE, "", key.namespace.decode(), None):
+            loaded.named.add(key.namespace)
+
+
+class ManifestSource:
+    """Feeds a sink from *paths*, files and folders, and follows them."""
+
+    def __init__(self, paths: Sequence[Path], reader: ManifestReader, sink: Sink) -> None:
+        self._paths = tuple(paths)
+        self._reader = reader
+        self._sink = sink
+        self._stamps: dict[Path, Stamp] = {}
+        self._good: dict[Path, Loaded] = {}
+        self.problems: dict[Path, list[Problem]] = {}
+
+    def load(self) -> None:
+        """Read what is new or has changed, and apply it."""
+        files = dict(stamped(self._paths))
+        for path in [path for path in self._stamps if path not in files]:
+            del self._stamps[path]
+            self._good.pop(path, None)
+            self.problems.pop(path, None)
+            self._sink.trouble(str(path), None)
+        for path, stamp in files.items():
+            if self._stamps.get(path) == stamp:
+                continue
+            self._stamps[path] = stamp
+            loaded = self._reader.read(path)
+            for warning in loaded.warnings:
+                log.warning("%s", warning)
+            if loaded.problems:
+                self.problems[path] = loaded.problems
+                first, more = loaded.problems[0], len(loaded.problems) - 1
+                self._sink.trouble(str(path), None)
+                self._sink.trouble(str(path), f"{first}" + (f" (and {more} more)" if more else ""))
+            else:
+                self.problems.pop(path, None)
+                self._good[path] = loaded
+                self._sink.trouble(str(path), None)
+        for path in self._paths:
+            self._sink.trouble(str(path), None if path.exists() else "no such file or folder")
+        self._apply()
+
+    async def run(self) -> None:
+        """Follow the files until cancelled; ``load`` has been called before."""
+        stop = trio.Event()
+        try:
+            async for _ in watchfiles.awatch(
+                *{_watchable(path) for path in self._paths},
+                watch_filter=None,
+                debounce=100,
+                step=20,
+                stop_event=stop,
+                raise_interrupt=False,
+            ):
+                self.load()
+        finally:
+            stop.set()
+
+    def _apply(self) -> None:
+        wanted: dict[tuple[Kind, ObjectKey], Object] = {}
+        origins: dict[tuple[Kind, ObjectKey], Path] = {}
+        for path in sorted(self._good):
+            for entry, new in self._good[path].objects.items():
+                before = wanted.get(entry)
+                if before is not None and before != new:
+                    log.warning("%s: %s is also in %s; this one counts", path, _entry_text(entry), origins[entry])
+                wanted[entry] = new
+                origins[entry] = path
+        defined = {name for loaded in self._good.values() for name in loaded.defined}
+        for name in {name for loaded in self._good.values() for name in loaded.named} - defined:
+            wanted[Kind.NAMESPACE, ObjectKey(b"", name)] = Namespace(name)
+        store = self._sink.store
+        deletes = [(kind, key) for kind in self._sink.kinds for key in store.keys(kind) if (kind, key) not in wanted]
+        self._sink.apply([new for (kind, _), new in wanted.items() if kind in self._sink.kinds], deletes)
+        for kind in self._sink.kinds:
+            self._sink.complete(kind)
+
+
+def stamped(paths: Iterable[Path]) -> Iterator[tuple[Path, Stamp]]:
+    """Yield the manifest files at *paths* in order, with what tells that one has changed."""
+    for path in paths:
+        for file in _files(path):
+            try:
+                status = os.stat(file)
+            except OSError:
+                continue  # gone since it was listed
+            yield file, (status.st_mtime_ns, status.st_ino, status.st_size)
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path] if path.exists() else []
+    # A mounted ConfigMap keeps its data in folders named ..data and the like; its files are links into them.
+    return sorted(
+        file
+        for file in path.rglob("*")
+        if file.suffix in SUFFIXES
+        and file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)
+    )
+
+
+def _watchable(path: Path) -> Path:
+    """Return what to watch for *path*: a file is replaced by a new one, so it is its folder."""
+    return path if path.is_dir() else path.parent
+
+
+def _entry_text(entry: tuple[Kind, ObjectKey]) -> str:
+    kind, key = entry
+    return f"{kind.value} {key.namespace.decode()}/{key.name.decode()}"
+
+
+class _JsonList(msgspec.Struct, rename="camel"):
+    kind: str | None = None
+    api_version: str | None = None
+    items: list[msgspec.Raw] | None = None
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> None:
+    """Raise ValueError for a key that stands twice; builds nothing, so large lists stay cheap."""
+    if len(pairs) != len({key for key, _ in pairs}):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"duplicate key {key!r}")
+            seen.add(key)
+
+
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_Base):  # type: ignore[misc]
+    """A SafeLoader that refuses a key that stands twice in one mapping, which YAML forbids and PyYAML lets pass."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge" or not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key.value!r}", key.start_mark)
+            seen.add(key.value)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return mapping
+
+
+# Kubernetes reads YAML through JSON, in which a timestamp is a string.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in _Base.yaml_implicit_resolvers.items()
+}

@@ -1,0 +1,92 @@
+"""Where objects come to rest: the store, whether it is complete, and what is wrong with where they come from.
+
+Everything here runs in the trio thread, one call between two checkpoints, so a query never sees half a change.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+from zones.objects import Kind, Object, ObjectKey
+from zones.store import Change, NO_CHANGE, Store
+
+log = logging.getLogger(__name__)
+
+
+class Sink:
+    """Takes objects for *store*; *kinds* must all be complete before it is synced.
+
+    *on_change* is told of what became visible, *on_synced* once, when the last kind is complete.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        kinds: Iterable[Kind],
+        *,
+        on_change: Callable[[Change], None],
+        on_synced: Callable[[], None],
+    ) -> None:
+        self.store = store
+        self.kinds = frozenset(kinds)
+        self.troubles: dict[str, str] = {}
+        """What is wrong now, by where: shown by /ready."""
+        self.events = 0
+        self.bad_objects = 0
+        self._complete: set[Kind] = set()
+        self._on_change = on_change
+        self._on_synced = on_synced
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether every kind was complete once; what comes later are changes."""
+        return self._complete >= self.kinds
+
+    def missing(self) -> list[str]:
+        """List the kinds that are not complete yet."""
+        return sorted(kind.value for kind in self.kinds - self._complete)
+
+    def apply(self, puts: Iterable[Object], deletes: Iterable[tuple[Kind, ObjectKey]] = ()) -> None:
+        """Put and delete in one step."""
+        change = NO_CHANGE
+        for kind, key in deletes:
+            self.events += 1
+            change = _joined(change, self.store.delete(kind, key))
+        for new in puts:
+            self.events += 1
+            change = _joined(change, self.store.put(new))
+        if change:
+            self._on_change(change)
+
+    def keep_only(self, kind: Kind, keys: set[ObjectKey]) -> None:
+        """Delete the objects of *kind* that a complete list did not have."""
+        self.apply((), [(kind, key) for key in self.store.keys(kind) if key not in keys])
+
+    def complete(self, kind: Kind) -> None:
+        """Note that everything of *kind* has been applied."""
+        was_synced = self.is_synced
+        self._complete.add(kind)
+        if self.is_synced and not was_synced:
+            self._on_synced()
+
+    def trouble(self, where: str, message: str | None) -> None:
+        """Note what is wrong with *where*, or with None that it is well again; logs when that is news."""
+        before = self.troubles.get(where)
+        if message is None:
+            if before is not None:
+                del self.troubles[where]
+                log.info("%s: well again", where)
+            return
+        self.troubles[where] = message
+        if before is None:
+            log.warning("%s: %s", where, message)
+
+    def bad_object(self, where: str, message: str) -> None:
+        """Note an object that cannot be served; the last good one of its name stays."""
+        self.bad_objects += 1
+        log.warning("%s: %s; skipped", where, message)
+
+
+def _joined(one: Change, other: Change) -> Change:
+    return other if not one else one if not other else one | other

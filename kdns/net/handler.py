@@ -1,0 +1,32 @@
+"""What a listener is handed: who decides what to answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from kdns.proto.query import Transport
+from kdns.proto.table import Entry
+
+Later = Callable[[], Awaitable[bytes | None]]
+"""A response that takes time: call it in a task; None means to stay silent after all."""
+
+
+class Handler(Protocol):
+    """Decides about messages of one transport and address family. A *tail* is a response without its ID."""
+
+    find: Callable[[bytes], Entry | None]
+    """The hot path: the finished answer to a query's octets behind the ID, if there is one."""
+
+    def respond(self, wire: bytes, client: tuple[str, int]) -> bytes | Later | None:
+        """Return the tail for a message that ``find`` lacks (*client* is its source address and port); never raises."""
+
+    def count(self, hits: Sequence[Entry], seconds: float) -> None:
+        """Note what ``find`` answered in one batch, and how long the batch took."""
+
+
+class HandlerFactory(Protocol):
+    """Makes the handler of a listener."""
+
+    def __call__(self, transport: Transport, *, family: int) -> Handler:
+        """Return the handler for *transport* over IPv4 (*family* 4) or IPv6 (6)."""

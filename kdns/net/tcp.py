@@ -1,0 +1,263 @@
+"""TCP listeners: messages behind two-octet lengths, pipelined, answered as they are ready (RFC 7766, RFC 9210).
+
+| limit                                   | when it is reached                                                       |
+|-----------------------------------------|--------------------------------------------------------------------------|
+| no message for ``IDLE_SECONDS``         | closed                                                                   |
+| a message not whole in ``MESSAGE_SECONDS`` | closed                                                                |
+| replies not taken in ``WRITE_SECONDS``  | closed                                                                   |
+| ``MAX_PENDING`` messages without answer | nothing more is read from the connection until one is answered           |
+| connections in total, or of one client  | the one of them that has gone longest without a whole message is closed  |
+
+Closing the quietest rather than refusing the newest is what keeps a good client served beside two thousand
+connections that send an octet a second.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import resource
+from collections import OrderedDict
+from contextlib import suppress
+from typing import Final, NoReturn
+
+import trio
+
+from kdns.net.handler import Handler, Later
+from kdns.proto.query import HEADER_OCTETS
+
+log = logging.getLogger(__name__)
+
+IDLE_SECONDS: Final = 10.0
+MESSAGE_SECONDS: Final = 5.0
+WRITE_SECONDS: Final = 5.0
+MAX_PENDING: Final = 64
+MAX_CONNECTIONS: Final = 4096
+MAX_CONNECTIONS_A_CLIENT: Final = 256
+READ_OCTETS: Final = 16_384
+MAX_UNSENT_OCTETS: Final = 262_144
+"""Replies gathered before they are written: four of the largest."""
+
+_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Connections:
+    """The open connections of a program, by client, the quietest first; decides whom to close for a newcomer."""
+
+    def __init__(
+        self, *, max_total: int = MAX_CONNECTIONS, max_a_client: int = MAX_CONNECTIONS_A_CLIENT, reserve: int = 128
+    ) -> None:
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        room = soft - reserve if soft != resource.RLIM_INFINITY else max_total
+        self._max_total = max(1, min(max_total, room))
+        self._max_a_client = max_a_client
+        self._all: OrderedDict[_Connection, None] = OrderedDict()
+        self._by_client: dict[str, OrderedDict[_Connection, None]] = {}
+        self.closed_for_others = 0
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def add(self, connection: _Connection) -> None:
+        """Take in a newcomer; the quietest of its client, or of all, goes where a limit is reached."""
+        of_client = self._by_client.setdefault(connection.client, OrderedDict())
+        if len(of_client) >= self._max_a_client:
+            self._close_first(of_client)
+        if len(self._all) >= self._max_total:
+            self._close_first(self._all)
+        self._all[connection] = None
+        self._by_client.setdefault(connection.client, OrderedDict())[connection] = None
+
+    def heard(self, connection: _Connection) -> None:
+        """Note that a whole message came."""
+        if connection in self._all:
+            self._all.move_to_end(connection)
+            self._by_client[connection.client].move_to_end(connection)
+
+    def remove(self, connection: _Connection) -> None:
+        """Forget a connection."""
+        if connection not in self._all:
+            return
+        del self._all[connection]
+        of_client = self._by_client[connection.client]
+        del of_client[connection]
+        if not of_client:
+            del self._by_client[connection.client]
+
+    def _close_first(self, some: OrderedDict[_Connection, None]) -> None:
+        quietest = next(iter(some))
+        self.remove(quietest)
+        self.closed_for_others += 1
+        quietest.scope.cancel()
+
+
+class TcpListener:
+    """Answers streams accepted from a listening socket; *connections* is shared by all listeners of a program."""
+
+    def __init__(self, listener: trio.SocketListener, handler: Handler, connections: Connections) -> None:
+        self.listener = listener
+        self._handler = handler
+        self._connections = connections
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
+        """Accept and answer until cancelled."""
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            while True:
+                try:
+                    stream = await self.listener.accept()
+                except OSError as exc:
+                    if exc.errno in _NO_DESCRIPTORS:
+                        log.warning("tcp accept: %s", exc)
+                        await trio.sleep(0.1)
+                        continue
+                    raise
+                nursery.start_soon(self._serve_one, stream)
+        raise AssertionError("unreachable: the loop ends by cancellation alone")
+
+    async def _serve_one(self, stream: trio.SocketStream) -> None:
+        try:
+            client = stream.socket.getpeername()[:2]
+        except OSError:
+            stream.socket.close()  # gone before it was accepted
+            return
+        connection = _Connection(stream, client, self._handler, self._connections)
+        self._connections.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self._connections.remove(connection)
+
+
+class _Connection:
+    """One stream: a task that reads, one for each answer that takes time, one that writes while there is something."""
+
+    def __init__(
+        self, stream: trio.SocketStream, client: tuple[str, int], handler: Handler, connections: Connections
+    ) -> None:
+        self.client = client[0]
+        self._peer = client
+        self.scope = trio.CancelScope()
+        self._stream = stream
+        self._handler = handler
+        self._connections = connections
+        self._unsent = bytearray()
+        self._is_writing = False
+        self._pending = 0
+        self._progress = trio.Event()
+
+    async def run(self) -> None:
+        """Serve until the client is done, a limit is reached, or the connection is closed for another."""
+        with self.scope:
+            try:
+                async with trio.open_nursery() as nursery:
+                    await self._read(nursery)
+                    # The client has sent all it will; what it waits for it still gets, within the usual bound.
+                    with trio.move_on_after(IDLE_SECONDS):
+                        while self._pending or self._unsent or self._is_writing:
+                            await self._wait_for_progress()
+                    nursery.cancel_scope.cancel()
+            except* (trio.BrokenResourceError, trio.ClosedResourceError, _Hopeless):
+                pass
+        with suppress(OSError, trio.BrokenResourceError):
+            self._stream.socket.close()
+
+    async def _read(self, nursery: trio.Nursery) -> None:
+        buffer = bytearray()
+        deadline = trio.current_time() + IDLE_SECONDS
+        while True:
+            while self._pending >= MAX_PENDING or len(self._unsent) >= MAX_UNSENT_OCTETS:
+                await self._wait_for_progress()
+                deadline = trio.current_time() + IDLE_SECONDS
+            with trio.move_on_at(deadline):
+                chunk = await self._stream.receive_some(READ_OCTETS)
+                if not chunk:
+                    return
+                started_message = not buffer
+                buffer += chunk
+                if self._take_messages(buffer, nursery):
+                    self._connections.heard(self)
+                    deadline = trio.current_time() + (MESSAGE_SECONDS if buffer else IDLE_SECONDS)
+                elif started_message:
+                    deadline = trio.current_time() + MESSAGE_SECONDS
+                continue
+            if self._pending or self._unsent:  # it is we who are slow
+                await self._wait_for_progress()
+                deadline = trio.current_time() + IDLE_SECONDS
+                continue
+            return
+
+    def _take_messages(self, buffer: bytearray, nursery: trio.Nursery) -> bool:
+        """Answer every whole message in *buffer* and remove it; tell whether there was one.
+
+        What is too short for a header is passed over like over UDP, and keeps no connection open.
+        """
+        at = 0
+        was_one = False
+        while len(buffer) - at >= 2:
+            end = at + 2 + (buffer[at] << 8 | buffer[at + 1])
+            if end > len(buffer):
+                break
+            if end - at - 2 >= HEADER_OCTETS:
+                was_one = True
+                self._take(bytes(buffer[at + 2 : end]), nursery)
+            at = end
+        del buffer[:at]
+        if self._unsent and not self._is_writing:
+            self._is_writing = True
+            nursery.start_soon(self._write)
+        return was_one
+
+    def _take(self, wire: bytes, nursery: trio.Nursery) -> None:
+        entry = self._handler.find(wire[2:])
+        if entry is not None:
+            began = trio.current_time()
+            self._queue(wire[:2], entry.next())
+            self._handler.count([entry], trio.current_time() - began)
+            return
+        answer = self._handler.respond(wire, self._peer)
+        if isinstance(answer, bytes):
+            self._queue(wire[:2], answer)
+        elif answer is not None:
+            self._pending += 1
+            nursery.start_soon(self._finish, wire[:2], answer, nursery)
+
+    def _queue(self, message_id: bytes, tail: bytes) -> None:
+        self._unsent += (len(tail) + 2).to_bytes(2, "big")
+        self._unsent += message_id
+        self._unsent += tail
+
+    async def _finish(self, message_id: bytes, answer: Later, nursery: trio.Nursery) -> None:
+        try:
+            tail = await answer()
+        finally:
+            self._pending -= 1
+            self._wake()
+        if tail is not None:
+            self._queue(message_id, tail)
+            if not self._is_writing:
+                self._is_writing = True
+                nursery.start_soon(self._write)
+
+    async def _write(self) -> None:
+        try:
+            while self._unsent:
+                chunk, self._unsent = self._unsent, bytearray()
+                with trio.move_on_after(WRITE_SECONDS) as scope:
+                    await self._stream.send_all(bytes(chunk))
+                if scope.cancelled_caught:
+                    raise _Hopeless
+        finally:
+            self._is_writing = False
+            self._wake()
+
+    async def _wait_for_progress(self) -> None:
+        self._progress = trio.Event()
+        await self._progress.wait()
+
+    def _wake(self) -> None:
+        self._progress.set()
+
+
+class _Hopeless(Exception):
+    """The client does not take its replies: the connection is closed."""

@@ -1,0 +1,178 @@
+"""UDP listeners: batches in, batches out; a plain loop where the system lacks the batch calls."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any, NoReturn
+
+import trio
+
+from kdns.net import batch
+from kdns.net.handler import Handler, Later
+from kdns.proto.table import Entry
+
+log = logging.getLogger(__name__)
+
+MAX_BATCHES = 8
+"""Batches handled before other tasks get their turn: half a millisecond at full speed."""
+
+MAX_LATER = 2048
+"""Responses on their way through the upstreams; a query over that is dropped, and its client asks again."""
+
+
+class UdpListener:
+    """Answers datagrams on a bound, non-blocking socket. ``lost`` counts replies that could not be sent, ``shed``
+    queries dropped because too many were waiting for upstreams."""
+
+    def __init__(self, sock: socket.socket, handler: Handler, *, batched: bool | None = None) -> None:
+        self.sock = sock
+        self.lost = 0
+        self.shed = 0
+        self._handler = handler
+        self._later = 0
+        self._quiet = trio.Event()
+        self._batched = batch.is_available() if batched is None else batched
+        if batch.wants_destination(sock):
+            batch.ask_for_destination(sock)
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
+        """Answer until cancelled."""
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            if self._batched:
+                await self._serve_batches(nursery)
+            else:
+                await self._serve_singly(nursery)
+        raise AssertionError("unreachable: both loops end by cancellation alone")
+
+    async def drained(self) -> None:
+        """Wait until no response is on its way through the upstreams."""
+        while self._later:
+            self._quiet = trio.Event()
+            await self._quiet.wait()
+
+    async def _serve_batches(self, nursery: trio.Nursery) -> NoReturn:
+        buffers = batch.Batch(self.sock)
+        handler, find, count = self._handler, self._handler.find, self._handler.count
+        data, view, sizes, reply_sizes = buffers.data, buffers.view, buffers.sizes, buffers.reply_sizes
+        octets = batch.SLOT_OCTETS
+        while True:
+            await trio.lowlevel.wait_readable(self.sock)
+            for _ in range(MAX_BATCHES):
+                try:
+                    received = buffers.receive()
+                except OSError as exc:
+                    log.warning("udp receive: %s", exc)
+                    await trio.sleep(0.1)
+                    break
+                if not received:
+                    break
+                began = perf_counter()
+                hits: list[Entry] = []
+                silent: list[int] = []
+                at = 2
+                for slot in range(received):
+                    entry = find(data[at : at + sizes[slot] - 2])
+                    if entry is not None:
+                        tail = entry.next()
+                        hits.append(entry)
+                    else:
+                        answer = handler.respond(data[at - 2 : at + sizes[slot] - 2], buffers.client(slot))
+                        if not isinstance(answer, bytes):
+                            silent.append(slot)
+                            if answer is not None:
+                                self._start_later(nursery, answer, data[at - 2 : at], *buffers.envelope(slot))
+                            at += octets
+                            continue
+                        tail = answer
+                    size = len(tail)
+                    view[at : at + size] = tail
+                    reply_sizes[slot] = size + 2
+                    at += octets
+                first = 0
+                for slot in silent:
+                    self.lost += buffers.send(first, slot)
+                    first = slot + 1
+                self.lost += buffers.send(first, received)
+                if hits:
+                    count(hits, perf_counter() - began)
+                if received < batch.SLOTS:
+                    break
+            else:
+                await trio.lowlevel.checkpoint()
+
+    async def _serve_singly(self, nursery: trio.Nursery) -> NoReturn:
+        sock = trio.socket.from_stdlib_socket(self.sock)
+        destination = batch.wants_destination(self.sock) and hasattr(sock, "recvmsg")
+        address: Any  # the system's own form of one
+        while True:
+            control: Sequence[tuple[int, int, bytes]] = ()
+            try:
+                if destination:
+                    wire, control, _, address = await sock.recvmsg(batch.SLOT_OCTETS, 64)
+                else:
+                    wire, address = await sock.recvfrom(batch.SLOT_OCTETS)
+            except OSError as exc:
+                if exc.errno != errno.ECONNREFUSED:
+                    log.warning("udp receive: %s", exc)
+                    await trio.sleep(0.1)
+                continue
+            began = perf_counter()
+            entry = self._handler.find(wire[2:])
+            answer: bytes | Later | None
+            if entry is not None:
+                answer = entry.next()
+                self._handler.count([entry], perf_counter() - began)
+            else:
+                answer = self._handler.respond(wire, address[:2])
+            if isinstance(answer, bytes):
+                self._send(wire[:2] + answer, address, _without_interface(control))
+            elif answer is not None:
+                self._start_later(nursery, answer, wire[:2], address, _without_interface(control))
+
+    def _start_later(
+        self,
+        nursery: trio.Nursery,
+        answer: Later,
+        message_id: bytes,
+        address: object,
+        control: Sequence[tuple[int, int, bytes]],
+    ) -> None:
+        if self._later >= MAX_LATER:
+            self.shed += 1
+            return
+        self._later += 1
+
+        async def finish() -> None:
+            try:
+                if (tail := await answer()) is not None:
+                    self._send(message_id + tail, address, control)
+            finally:
+                self._later -= 1
+                if not self._later:
+                    self._quiet.set()
+
+        nursery.start_soon(finish)
+
+    def _send(self, wire: bytes, address: object, control: Sequence[tuple[int, int, bytes]]) -> None:
+        send: Callable[..., int] = self.sock.sendmsg
+        try:
+            send([wire], control, 0, address)
+        except OSError:
+            self.lost += 1  # one client that cannot be reached is its own loss
+
+
+def _without_interface(control: Sequence[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
+    """Drop the interface from packet information, as ``Batch`` does, so that the routing table chooses the way back."""
+    result = []
+    for level, kind, data in control:
+        if level == socket.IPPROTO_IPV6 and len(data) >= 20:
+            is_link_local = data[0] == 0xFE and data[1] & 0xC0 == 0x80
+            result.append((level, 50, data if is_link_local else data[:16] + bytes(4)))
+        elif level == socket.IPPROTO_IP and len(data) >= 12:
+            result.append((level, kind, bytes(4) + data[4:]))
+    return result

@@ -1,0 +1,93 @@
+"""Between the listeners and the responder: the query boundary, upstream questions, counting and logging."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from time import perf_counter
+
+from kdns.admin.logs import QueryLog
+from kdns.admin.stats import QueryStats
+from kdns.answer.authority import Ask, Label
+from kdns.answer.responder import Responder
+from kdns.net.handler import Later
+from kdns.proto.query import SERVFAIL, Transport
+from kdns.proto.response import make_bare
+from kdns.proto.table import Entry
+from kdns.upstream.forwarder import Forwarder
+
+log = logging.getLogger(__name__)
+
+
+class QueryHandler:
+    """Answers messages of one transport and family (``net.handler.Handler``)."""
+
+    def __init__(
+        self,
+        responder: Responder,
+        stats: QueryStats,
+        query_log: QueryLog | None,
+        forwarder: Forwarder | None,
+        transport: Transport,
+        *,
+        family: int,
+    ) -> None:
+        self._responder = responder
+        self._stats = stats
+        self._query_log = query_log
+        self._forwarder = forwarder
+        self._transport = transport
+        self._proto = transport.value
+        self._family = str(1 if family == 4 else 2)  # CoreDNS's numbers for IPv4 and IPv6
+        table = responder.tables[transport]
+        # A logged query takes the long way, so the hot path carries no question whether to log.
+        self.find: Callable[[bytes], Entry | None] = table.find if query_log is None else _nothing
+        self._find_kept = table.find
+
+    def respond(self, wire: bytes, client: tuple[str, int]) -> bytes | Later | None:
+        """Return the tail for a message; one that breaks us costs that message alone."""
+        began = perf_counter()
+        try:
+            if self._query_log is not None and (entry := self._find_kept(wire[2:])) is not None:
+                assert isinstance(entry.label, Label)  # what the responder stores
+                tail, label = entry.next(), entry.label
+            else:
+                found = self._responder.respond(wire, self._transport)
+                if isinstance(found, Ask):
+                    return self._later(found, wire, client, began)
+                if found[0] is None:
+                    self._stats.query(self._proto, self._family, None, request=len(wire), response=0, seconds=0.0)
+                    return None
+                tail, label = found  # type: ignore[assignment]  # the tail is there, as was just seen
+        except Exception:
+            log.exception("a query of %d octets from %s: %s", len(wire), client[0], wire[:512].hex())
+            self._stats.panics += 1
+            tail, label = make_bare(wire, SERVFAIL, ra=self._forwarder is not None), None
+        self._done(wire, tail, label, client, began)
+        return tail
+
+    def count(self, hits: Sequence[Entry], seconds: float) -> None:
+        """Count what ``find`` answered."""
+        self._stats.hits(self._proto, self._family, hits, seconds)
+
+    def _later(self, ask: Ask, wire: bytes, client: tuple[str, int], began: float) -> Later:
+        forwarder = self._forwarder
+        assert forwarder is not None  # an authority without upstreams asks nothing
+
+        async def resolve() -> bytes | None:
+            answer = ask.complete(await forwarder.resolve(ask.qname, ask.qtype, do=ask.do))
+            tail = self._responder.pick(answer)
+            self._done(wire, tail, answer.label, client, began)
+            return tail
+
+        return resolve
+
+    def _done(self, wire: bytes, tail: bytes, label: Label | None, client: tuple[str, int], began: float) -> None:
+        seconds = perf_counter() - began
+        self._stats.query(self._proto, self._family, label, request=len(wire), response=len(tail) + 2, seconds=seconds)
+        if self._query_log is not None:
+            self._query_log.note(wire, tail, client, self._transport, seconds)
+
+
+def _nothing(_: bytes) -> None:
+    return None

@@ -1,0 +1,1 @@
+"""Upstreams: whom to ask what is not ours, and how. Shared by both programs."""
