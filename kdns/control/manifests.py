@@ -214,8 +214,8 @@ class ManifestSource:
             async for _ in watchfiles.awatch(
                 *{_watchable(path) for path in self._paths},
                 watch_filter=None,
-                debounce=100,
-                step=20,
+                debounce=200,
+                step=50,
                 stop_event=stop,
                 raise_interrupt=False,
             ):

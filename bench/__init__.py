@@ -1,0 +1,1 @@
+"""Load tests of kdns, and of whatever other server is found beside it."""

@@ -1,0 +1,167 @@
+"""CPU a query over UDP: kdns beside the bare socket API, and beside other servers of the same zone."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from bench.cluster import write_manifests
+from bench.dnsperf import Run, drive, write_queries
+from bench.process import BenchError, Process, free_port
+from zones.names import Name
+
+SEED: Final = 1
+HERE: Final = Path(__file__).parent
+
+
+def queries_hot(services: int) -> list[tuple[str, str]]:
+    """Return the names of 1,000 Services, asked for over and over."""
+    return [(f"svc{number}.ns{number % 10}.svc.cluster.local", "A") for number in range(min(services, 1000))]
+
+
+def queries_mixed(services: int) -> list[tuple[str, str]]:
+    """Return four kinds of question over all Services."""
+    rows = []
+    for number in range(services):
+        name = f"svc{number}.ns{number % 10}.svc.cluster.local"
+        rows += [
+            (name, "A"),
+            (name, "AAAA"),
+            (f"_http._tcp.{name}", "SRV"),
+            (f"{number & 255}.{number >> 8 & 255}.96.10.in-addr.arpa", "PTR"),
+        ]
+    random.Random(SEED).shuffle(rows)
+    return rows
+
+
+def queries_missing(count: int = 1_000_000) -> list[tuple[str, str]]:
+    """Return names that do not exist, each once."""
+    source = random.Random(SEED)
+    return [(f"x{source.getrandbits(48):012x}.ns{number % 10}.svc.cluster.local", "A") for number in range(count)]
+
+
+def servers(folder: Path, services: int) -> list[Callable[[], Process]]:
+    """Return the servers that can be started here; those that cannot are named with what they lack."""
+    probe = Name.from_text("svc1.ns1.svc.cluster.local")
+    manifests = folder / "cluster.json"
+    write_manifests(manifests, services, 0)
+    kdns = [sys.executable, "-m", "kdns", "serve", "--manifests", str(manifests), "--admin", "127.0.0.1:0"]
+    found: list[Callable[[], Process]] = []
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        print("no C compiler: no figure for the bare socket API, and no ratios (Debian's package gcc)")
+    else:
+        binary = folder / "reflector"
+        subprocess.run([compiler, "-O2", "-o", str(binary), str(HERE / "reflector.c")], check=True)
+
+        def reflector() -> Process:
+            port = free_port()
+            return Process("socket API (C)", [str(binary), str(port)], port, probe)
+
+        found.append(reflector)
+
+    def ours() -> Process:
+        port = free_port()
+        return Process("kdns", [*kdns, "--listen", f"127.0.0.1:{port}"], port, probe)
+
+    found.append(ours)
+    zone = folder / "cluster.local.zone"
+    with zone.open("w") as out:
+        subprocess.run([sys.executable, "-m", "kdns", "zone", "--manifests", str(manifests)], stdout=out, check=True)
+    for name, package, make in (("NSD", "nsd", _nsd), ("Knot", "knot", _knot)):
+        path = shutil.which({"NSD": "nsd", "Knot": "knotd"}[name]) or shutil.which(f"/usr/sbin/{package}")
+        if path is None:
+            print(f"no {name} here (Debian's package {package})")
+            continue
+        found.append(lambda name=name, path=path, make=make: make(name, path, folder, zone, probe))  # type: ignore[misc]
+    return found
+
+
+def _nsd(name: str, path: str, folder: Path, zone: Path, probe: Name) -> Process:
+    port = free_port()
+    conf = folder / "nsd.conf"
+    conf.write_text(
+        f'server:\n  ip-address: 127.0.0.1@{port}\n  username: ""\n  chroot: ""\n  zonesdir: {folder}\n'
+        f'  database: ""\n  pidfile: {folder}/nsd.pid\n  xfrdfile: {folder}/nsd.xfrd\n  zonelistfile: {folder}/nsd.list\n'
+        f"  xfrdir: {folder}\n  server-count: 1\n  rrl-ratelimit: 0\nremote-control:\n  control-enable: no\n"
+        f"zone:\n  name: cluster.local\n  zonefile: {zone}\n"
+    )
+    return Process(name, [path, "-d", "-c", str(conf)], port, probe, cwd=folder)
+
+
+def _knot(name: str, path: str, folder: Path, zone: Path, probe: Name) -> Process:
+    port = free_port()
+    conf = folder / "knot.conf"
+    conf.write_text(
+        f"server:\n  listen: 127.0.0.1@{port}\n  rundir: {folder}\n  udp-workers: 1\n  tcp-workers: 1\n  background-workers: 1\n"
+        f"database:\n  storage: {folder}\nlog:\n  - target: stderr\n    any: warning\n"
+        f"zone:\n  - domain: cluster.local\n    storage: {folder}\n    file: {zone}\n    zonefile-load: whole\n    journal-content: none\n"
+    )
+    return Process(name, [path, "-c", str(conf)], port, probe, cwd=folder)
+
+
+def run(folder: Path, *, seconds: float, rounds: int, services: int) -> dict[str, dict[str, list[Run]]]:
+    """Measure every server on every mix, in turn, *rounds* times; return the runs by mix and server."""
+    mixes = {
+        "hot names": queries_hot(services),
+        "four kinds of question": queries_mixed(services),
+        "names that do not exist": queries_missing(),
+    }
+    results: dict[str, dict[str, list[Run]]] = {mix: {} for mix in mixes}
+    files = {}
+    for mix, queries in mixes.items():
+        files[mix] = folder / f"{mix.replace(' ', '-')}.txt"
+        write_queries(files[mix], queries)
+    for number, start in enumerate(makers := servers(folder, services)):
+        with start() as server:
+            for mix, path in files.items():
+                drive(server, path, seconds=min(2.0, seconds))  # warm
+                for _ in range(rounds):
+                    print(f"  {number + 1}/{len(makers)} {server.name}: {mix} …", flush=True)
+                    results[mix].setdefault(server.name, []).append(drive(server, path, seconds=seconds))
+    return results
+
+
+def report(results: dict[str, dict[str, list[Run]]], base: str = "socket API (C)") -> list[dict[str, object]]:
+    """Print the table, and return its rows."""
+    rows: list[dict[str, object]] = []
+    for mix, by_server in results.items():
+        floor = statistics.median(run.cpu_us for run in by_server[base]) if base in by_server else None
+        for name, runs in by_server.items():
+            cpu = sorted(run.cpu_us for run in runs)
+            median = statistics.median(cpu)
+            lost = sum(run.lost for run in runs) / sum(run.answered + run.lost for run in runs)
+            rows.append(
+                {
+                    "mix": mix,
+                    "server": name,
+                    "cpu_us": round(median, 2),
+                    "cpu_us_min": round(cpu[0], 2),
+                    "cpu_us_max": round(cpu[-1], 2),
+                    "ratio": round(median / floor, 2) if floor else None,
+                    "rate": round(statistics.median(run.rate for run in runs)),
+                    "lost": round(lost, 5),
+                }
+            )
+    return rows
+
+
+def table(rows: Sequence[dict[str, object]]) -> None:
+    """Print *rows* for a person."""
+    print(
+        f"\n{'mix':26} {'server':16} {'µs CPU a query':>15} {'(min – max)':>16} {'× socket API':>13} {'queries/s':>10} {'lost':>8}"
+    )
+    for row in rows:
+        span = f"{row['cpu_us_min']} – {row['cpu_us_max']}"
+        print(
+            f"{row['mix']:26} {row['server']:16} {row['cpu_us']:>15} {span:>16} {row['ratio'] or '-':>13} {row['rate']:>10} {row['lost']:>8}"
+        )
+
+
+__all__ = ["BenchError", "report", "run", "table"]

@@ -1,0 +1,5 @@
+"""``python -m kdns``."""
+
+from kdns.cli import main
+
+main(prog_name="kdns")
