@@ -223,8 +223,8 @@ def _check_kubeconfig(access: Access, config: Any) -> None:
 
 def _reason(exc: BaseException) -> str:
     """Return the first line of what an exception of the client says, or its name."""
-    inner = getattr(exc, "reason", None)
-    text = str(inner if isinstance(inner, BaseException) else getattr(exc, "reason", None) or exc)
+    reason = getattr(exc, "reason", None)  # urllib3's of what it wraps, or ApiException's text
+    text = str(reason or (exc.args[0] if exc.args and isinstance(exc.args[0], str) else exc))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " ".join(lines)[:300] or type(exc).__name__
 

@@ -160,7 +160,7 @@ class Reflector:
                 self._version = None
                 await trio.sleep(self._backoff.next())
             except ClusterError as exc:
-                self._sink.trouble(self._where, str(exc))
+                self._trouble(exc)
                 if type(exc) is not failure:  # a server that is back and still refuses: soon it will not
                     self._backoff.reset()
                 failure = type(exc)
@@ -360,16 +360,20 @@ class Reflector:
         self._heard_at = trio.current_time()
         self._sink.trouble(self._where, None)
 
+    def _trouble(self, exc: ClusterError) -> None:
+        code = exc.code if isinstance(exc, ClusterUnavailable) else 0
+        self._sink.trouble(self._where, str(exc), sort=f"{type(exc).__name__} {code}")
+
     async def _after_silence(self) -> None:
         """Find out whether the version watched from lies in the server's future, where every watch is silent."""
         log.info("%s: the watch was silent for %g s; renewing it", self._where, self._pace.silence_seconds)
         try:
             page, _ = await self._in_thread(partial(self._read_page, {"limit": "1"}), lambda: None)
         except Silence as exc:
-            self._sink.trouble(self._where, str(exc))
+            self._trouble(exc)
             return
         except ClusterError as exc:
-            self._sink.trouble(self._where, str(exc))
+            self._trouble(exc)
             await trio.sleep(self._backoff.next())
             return
         self._heard()

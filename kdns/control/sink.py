@@ -32,6 +32,7 @@ class Sink:
         self.kinds = frozenset(kinds)
         self.troubles: dict[str, str] = {}
         """What is wrong now, by where: shown by /ready."""
+        self._sorts: dict[str, str] = {}
         self.events = 0
         self.bad_objects = 0
         self._complete: set[Kind] = set()
@@ -70,16 +71,20 @@ class Sink:
         if self.is_synced and not was_synced:
             self._on_synced()
 
-    def trouble(self, where: str, message: str | None) -> None:
-        """Note what is wrong with *where*, or with None that it is well again; logs when that is news."""
-        before = self.troubles.get(where)
+    def trouble(self, where: str, message: str | None, *, sort: str = "") -> None:
+        """Note what is wrong with *where*, or with None that it is well again.
+
+        Logs the first of a row of troubles of one *sort*, not each.
+        """
+        before = self._sorts.pop(where, None)
         if message is None:
             if before is not None:
                 del self.troubles[where]
                 log.info("%s: well again", where)
             return
         self.troubles[where] = message
-        if before is None:
+        self._sorts[where] = sort
+        if before != sort:
             log.warning("%s: %s", where, message)
 
     def bad_object(self, where: str, message: str) -> None:

@@ -1,0 +1,63 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.process import Kdns, kdns
+
+MANIFESTS = {
+    "apiVersion": "v1",
+    "kind": "List",
+    "items": [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "web"},
+            "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "http", "port": 80}]},
+        },
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "db"}, "spec": {"clusterIP": "None"}},
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "big"}, "spec": {"clusterIP": "None"}},
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "huge"}, "spec": {"clusterIP": "None"}},
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "ext"},
+            "spec": {"type": "ExternalName", "externalName": "www.example.com"},
+        },
+        *(
+            {
+                "apiVersion": "discovery.k8s.io/v1",
+                "kind": "EndpointSlice",
+                "metadata": {"name": f"{service}-{piece}", "labels": {"kubernetes.io/service-name": service}},
+                "addressType": "IPv4",
+                "ports": [{"name": "pg", "port": 5432}],
+                "endpoints": [{"addresses": [f"10.{net}.{piece}.{number}"]} for number in range(count)],
+            }
+            for service, net, pieces, count in (("db", 1, 1, 3), ("big", 2, 2, 100), ("huge", 3, 50, 100))
+            for piece in range(pieces)
+        ),
+    ],
+}
+
+
+@pytest.fixture(scope="session")
+def manifests(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small cluster."""
+    folder = tmp_path_factory.mktemp("manifests")
+    (folder / "cluster.json").write_text(json.dumps(MANIFESTS))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(manifests: Path) -> Iterator[Kdns]:
+    """A process that serves that cluster, for tests that leave it as it was."""
+    with kdns("--manifests", manifests, "--pods", "insecure") as running:
+        running.wait_for("synced")
+        yield running
+        assert running.process.poll() is None, running.output()
+        assert "Traceback" not in running.output()

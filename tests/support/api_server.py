@@ -1,0 +1,329 @@
+"""A stand-in for a Kubernetes API server: real HTTP list and watch, with the behaviours seen on Kubernetes 1.36.
+
+| behaviour                                   | how a test has it                                              |
+|---------------------------------------------|----------------------------------------------------------------|
+| lists with ``limit`` and ``continue``       | always                                                         |
+| watch from a version, bookmarks with nulls  | always; ``bookmark_seconds``                                   |
+| streaming lists (``sendInitialEvents``)     | ``streaming_lists``; without it 400, or ignored: ``ignores_streaming`` |
+| label and field selectors                   | always: ``a=b,c!=d``, and ``status.phase!=…``                  |
+| compaction: 200, then one ERROR 410         | ``compact()``; a list's continue token answers 410 itself      |
+| a stream cut in the middle of a line        | ``cut()``                                                      |
+| silence                                     | ``silent = True``; a version of the future is silent by itself |
+| connection refused, then 403 for a while    | ``stop()``, ``start(forbidden_seconds=…)``                     |
+| any other answer                            | ``fault``: path to (status, headers, body), or None            |
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+Json = dict[str, Any]
+Fault = tuple[int, dict[str, str], bytes]
+
+PATHS = {
+    "/api/v1/namespaces": ("v1", "Namespace"),
+    "/api/v1/services": ("v1", "Service"),
+    "/api/v1/pods": ("v1", "Pod"),
+    "/apis/discovery.k8s.io/v1/endpointslices": ("discovery.k8s.io/v1", "EndpointSlice"),
+}
+_PATH_OF = {kind: path for path, (_, kind) in PATHS.items()}
+_EMPTY: dict[str, Json] = {
+    "EndpointSlice": {"addressType": "", "endpoints": None, "ports": None},
+    "Service": {"spec": {}, "status": {"loadBalancer": {}}},
+    "Pod": {"spec": {"containers": None}, "status": {}},
+    "Namespace": {"spec": {}, "status": {}},
+}
+
+
+class ApiServer:
+    """The cluster's objects and the server in front of them. Use as a context manager."""
+
+    def __init__(self) -> None:
+        self.streaming_lists = True
+        self.ignores_streaming = False
+        self.silent = False
+        self.bookmark_seconds = 60.0
+        self.token: str | None = None
+        self.fault: Callable[[str], Fault | None] = lambda path: None
+        self.requests: list[str] = []
+        self._objects: dict[str, dict[tuple[str, str], Json]] = {path: {} for path in PATHS}
+        self._history: list[tuple[int, str, str, Json]] = []
+        self._version = 100
+        self._compacted = 0
+        self._changed = threading.Condition()
+        self._cut = 0
+        self._server: ThreadingHTTPServer | None = None
+        self._forbidden_until = 0.0
+        self.port = 0
+
+    # -- the cluster ----------------------------------------------------------------------------------------------
+
+    def put(self, *objects: Json) -> None:
+        """Create or replace objects, given without a version."""
+        with self._changed:
+            for new in objects:
+                path = _PATH_OF[new["kind"]]
+                key = (new["metadata"].get("namespace", ""), new["metadata"]["name"])
+                old = self._objects[path].get(key)
+                self._version += 1
+                new = deepcopy(new)
+                new["metadata"]["resourceVersion"] = str(self._version)
+                self._objects[path][key] = new
+                self._history.append((self._version, path, "MODIFIED" if old else "ADDED", new))
+                if old is not None:
+                    new["_before"] = {name: value for name, value in old.items() if name != "_before"}
+            self._changed.notify_all()
+
+    def delete(self, kind: str, name: str, namespace: str = "default") -> None:
+        """Delete an object."""
+        with self._changed:
+            path = _PATH_OF[kind]
+            old = deepcopy(self._objects[path].pop(("" if kind == "Namespace" else namespace, name)))
+            self._version += 1
+            old["metadata"]["resourceVersion"] = str(self._version)
+            self._history.append((self._version, path, "DELETED", old))
+            self._changed.notify_all()
+
+    def compact(self) -> None:
+        """Forget the history: a watch from any earlier version is told 410."""
+        with self._changed:
+            self._version += 1
+            self._history.clear()
+            self._compacted = self._version
+            self._changed.notify_all()
+
+    def restore(self, version: int) -> None:
+        """Go back to an earlier version, as a server restored from a backup does."""
+        with self._changed:
+            self._version = version
+            self._history.clear()
+            self._compacted = 0
+
+    def cut(self) -> None:
+        """Cut every open watch in the middle of a line."""
+        with self._changed:
+            self._cut += 1
+            self._changed.notify_all()
+
+    # -- the server -----------------------------------------------------------------------------------------------
+
+    def start(self, *, forbidden_seconds: float = 0.0) -> None:
+        """Listen, on the same port as before if there was one."""
+        self._forbidden_until = time.monotonic() + forbidden_seconds
+        cluster = self
+
+        class Handler(_Handler):
+            api = cluster
+
+        self._server = _Server(("127.0.0.1", self.port), Handler)
+        self.port = self._server.server_port
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop listening, and cut every watch."""
+        assert self._server is not None
+        self._server.shutdown()
+        self._server.server_close()
+        self._server = None
+        self.cut()
+
+    def __enter__(self) -> ApiServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._server is not None:
+            self.stop()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def count(self, part: str) -> int:
+        """Count the requests whose path and query hold *part*."""
+        return sum(part in request for request in self.requests)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: clients that go away are what many tests are about."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    api: ApiServer
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        api = self.api
+        url = urlsplit(self.path)
+        api.requests.append(self.path)
+        params = {key: values[0] for key, values in parse_qs(url.query).items()}
+        if (fault := api.fault(self.path)) is not None:
+            status, headers, body = fault
+            self._send(status, body, headers)
+        elif time.monotonic() < api._forbidden_until:
+            self._status(403, "Forbidden", f'{url.path} is forbidden: User "dns" cannot list resource')
+        elif api.token is not None and self.headers.get("Authorization") != f"Bearer {api.token}":
+            self._status(401, "Unauthorized", "Unauthorized")
+        elif url.path not in PATHS:
+            self._send(404, b"404 page not found\n", {"Content-Type": "text/plain"})
+        elif params.get("watch") in ("true", "1"):
+            self._watch(url.path, params)
+        else:
+            self._list(url.path, params)
+
+    def _list(self, path: str, params: dict[str, str]) -> None:
+        api = self.api
+        version, kind = PATHS[path]
+        with api._changed:
+            items = [item for _, item in sorted(api._objects[path].items()) if _selected(item, params)]
+            at, made_at = 0, api._version
+            if "continue" in params:
+                at, made_at = map(int, params["continue"].split("-"))
+                if made_at < api._compacted:
+                    self._status(410, "Expired", "The provided continue parameter is too old")
+                    return
+        end = at + int(params["limit"]) if "limit" in params else len(items)
+        meta: Json = {"resourceVersion": str(made_at)}
+        if end < len(items):
+            meta |= {"continue": f"{end}-{made_at}", "remainingItemCount": len(items) - end}
+        # The items of a typed list leave out their kind and version, as a real server's do.
+        shown = [
+            {name: value for name, value in item.items() if name not in ("kind", "apiVersion", "_before")}
+            for item in items[at:end]
+        ]
+        body = {"kind": f"{kind}List", "apiVersion": version, "metadata": meta, "items": shown}
+        self._send(200, json.dumps(body).encode())
+
+    def _watch(self, path: str, params: dict[str, str]) -> None:
+        api = self.api
+        streams = params.get("sendInitialEvents") == "true"
+        if streams and not api.streaming_lists:
+            if not api.ignores_streaming:
+                self._status(
+                    400,
+                    "BadRequest",
+                    "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled",
+                )
+                return
+            streams = False
+        deadline = time.monotonic() + float(params.get("timeoutSeconds", "300"))
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        with api._changed:
+            cut = api._cut
+            if "resourceVersion" in params:
+                at = int(params["resourceVersion"])
+                if at < api._compacted:
+                    gone = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "Expired", "code": 410,
+                            "message": f"too old resource version: {at} ({api._compacted})"}  # fmt: skip
+                    self._event("ERROR", gone)
+                    self._end()
+                    return
+            else:
+                at = api._version
+                for _, item in sorted(api._objects[path].items()):
+                    if _selected(item, params):
+                        self._event("ADDED", item)
+                if streams:
+                    self._bookmark(path, at, {"k8s.io/initial-events-end": "true"})
+        bookmark_at = time.monotonic() + api.bookmark_seconds
+        while time.monotonic() < deadline:
+            with api._changed:
+                api._changed.wait(0.02)
+                if api._cut != cut:
+                    self._chunk(b'{"type":"MODIFIED","object":{"kind":"Se')
+                    self.close_connection = True
+                    self.connection.close()
+                    return
+                news = [row for row in api._history if row[0] > at]
+                if at < api._compacted and not news:
+                    at = api._compacted
+            if api.silent:
+                continue
+            for number, where, kind, item in news:
+                at = number
+                if where == path:
+                    self._change(kind, item, params)
+            if time.monotonic() >= bookmark_at:
+                bookmark_at = time.monotonic() + api.bookmark_seconds
+                self._bookmark(path, at, None)
+        self._end()
+
+    def _change(self, kind: str, item: Json, params: dict[str, str]) -> None:
+        """Send a change as a selector makes it look: an object that begins or ceases to match is added or deleted."""
+        now = kind != "DELETED" and _selected(item, params)
+        before = item.get("_before")
+        was = (
+            before is not None and _selected(before, params)
+            if kind == "MODIFIED"
+            else kind == "DELETED" and _selected(item, params)
+        )
+        if now or was:
+            self._event("MODIFIED" if now and was else "ADDED" if now else "DELETED", item)
+
+    def _bookmark(self, path: str, version: int, annotations: dict[str, str] | None) -> None:
+        api_version, kind = PATHS[path]
+        meta: Json = {"resourceVersion": str(version)}
+        if annotations:
+            meta["annotations"] = annotations
+        self._event("BOOKMARK", {"kind": kind, "apiVersion": api_version, "metadata": meta, **_EMPTY[kind]})
+
+    def _event(self, kind: str, item: Json) -> None:
+        shown = {name: value for name, value in item.items() if name != "_before"}
+        self._chunk(json.dumps({"type": kind, "object": shown}).encode() + b"\n")
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+        self.wfile.flush()
+
+    def _end(self) -> None:
+        self.wfile.write(b"0\r\n\r\n")
+
+    def _status(self, code: int, reason: str, message: str) -> None:
+        body = {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": message,
+            "reason": reason,
+            "code": code,
+        }
+        self._send(code, json.dumps(body).encode())
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def _selected(item: Json, params: dict[str, str]) -> bool:
+    labels = item["metadata"].get("labels") or {}
+    phase = item.get("status", {}).get("phase", "")
+    for part in filter(None, params.get("labelSelector", "").split(",")):
+        key, negative, value = part.partition("!=") if "!=" in part else part.partition("=")
+        if (labels.get(key) == value) is (negative == "!="):
+            return False
+    return all(
+        phase != part.removeprefix("status.phase!=")
+        for part in filter(None, params.get("fieldSelector", "").split(","))
+    )

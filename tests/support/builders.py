@@ -1,0 +1,74 @@
+"""Objects in one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from zones.names import Name
+from zones.objects import Endpoint, EndpointSlice, Namespace, Object, Pod, Port, Service
+from zones.records import address_from_text
+
+
+def namespace(name: str = "default") -> Namespace:
+    return Namespace(name.encode())
+
+
+def ports(*texts: str) -> tuple[Port, ...]:
+    """``http:80``, ``dns/udp:53`` or ``:8080`` for an unnamed one."""
+    some = []
+    for text in texts:
+        name, _, number = text.rpartition(":")
+        name, _, protocol = name.partition("/")
+        some.append(Port(name.encode(), (protocol or "tcp").encode(), int(number)))
+    return tuple(some)
+
+
+def addresses(*texts: str) -> tuple[bytes, ...]:
+    return tuple(map(address_from_text, texts))
+
+
+def service(
+    name: str,
+    *cluster_ips: str,
+    port: Iterable[str] = (),
+    namespace: str = "default",
+    headless: bool = False,
+    publish_not_ready: bool = False,
+) -> Service:
+    return Service(
+        namespace.encode(),
+        name.encode(),
+        cluster_ips=addresses(*cluster_ips),
+        ports=ports(*port),
+        is_headless=headless,
+        publish_not_ready=publish_not_ready,
+    )
+
+
+def external(name: str, target: str, *, namespace: str = "default") -> Service:
+    return Service(namespace.encode(), name.encode(), external_name=Name.from_text(target))
+
+
+def ready(address: str, hostname: str = "") -> Endpoint:
+    return Endpoint(address_from_text(address), hostname.encode(), True)
+
+
+def unready(address: str, hostname: str = "") -> Endpoint:
+    return Endpoint(address_from_text(address), hostname.encode(), False)
+
+
+def endpoints(
+    service: str, *some: Endpoint, port: Iterable[str] = (), namespace: str = "default", name: str = ""
+) -> EndpointSlice:
+    return EndpointSlice(
+        namespace.encode(), (name or f"{service}-1").encode(), service.encode(), tuple(some), ports(*port)
+    )
+
+
+def pod(name: str, *ips: str, namespace: str = "default") -> Pod:
+    return Pod(namespace.encode(), name.encode(), addresses(*ips))
+
+
+def objects(*some: Object) -> list[Object]:
+    """The objects with the namespace that they are in."""
+    return [namespace(), *some]
