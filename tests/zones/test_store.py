@@ -1,0 +1,272 @@
+"""The store: any order of events gives the same answers, and each event names every owner that it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from kdns.answer.authority import ZoneSet
+from tests.support.builders import endpoints, namespace, objects, ready, service, unready
+from zones.cluster import ClusterZone
+from zones.names import Name
+from zones.objects import KIND_OF, Endpoint, EndpointSlice, Kind, Namespace, Object, ObjectKey, Pod, Port, Service
+from zones.pods import PodMode
+from zones.records import AAAA, ANY, PTR, SRV, A
+from zones.reverse import IN_ADDR_ARPA, IP6_ARPA, ReverseZone, reverse_key, reverse_name
+from zones.store import Change, Store
+from zones.zone import Found, Outcome, Serial
+
+ORIGIN = Name.from_text("cluster.local.")
+TYPES = (A, AAAA, SRV, PTR, 5, 15, ANY)
+
+names = st.sampled_from([b"web", b"db"])
+namespaces = st.sampled_from([b"default", b"shop"])
+ipv4 = st.sampled_from([bytes((10, 0, 0, number)) for number in range(1, 5)])
+ipv6 = st.sampled_from([bytes(15) + bytes((number,)) for number in range(1, 3)])
+ports = st.lists(
+    st.builds(
+        Port, st.sampled_from([b"", b"http", b"dns"]), st.sampled_from([b"tcp", b"udp"]), st.sampled_from([53, 80])
+    ),
+    max_size=2,
+    unique=True,
+).map(tuple)
+hostnames = st.sampled_from([b"", b"", b"h0", b"h1"])
+
+services = st.one_of(
+    st.builds(Service, namespaces, names, cluster_ips=st.lists(ipv4, max_size=1, unique=True).map(tuple), ports=ports),
+    st.builds(Service, namespaces, names, ports=ports, is_headless=st.just(True), publish_not_ready=st.booleans()),
+    st.builds(Service, namespaces, names, external_name=st.just(Name.from_text("web.default.svc.cluster.local."))),
+)
+slices = st.builds(
+    EndpointSlice,
+    namespaces,
+    st.sampled_from([b"s1", b"s2"]),
+    names,
+    st.one_of(
+        st.lists(st.builds(Endpoint, ipv4, hostnames, st.booleans()), max_size=3).map(tuple),
+        st.lists(st.builds(Endpoint, ipv6, hostnames, st.booleans()), max_size=2).map(tuple),
+        # more than are scanned, so that the table of labels is used
+        st.lists(
+            st.builds(Endpoint, st.integers(1, 40).map(lambda n: bytes((10, 0, 1, n))), hostnames, st.booleans()),
+            min_size=17,
+            max_size=20,
+        ).map(tuple),
+    ),
+    ports,
+)
+pods = st.builds(Pod, namespaces, st.sampled_from([b"p1", b"p2"]), st.lists(ipv4, max_size=2, unique=True).map(tuple))
+things = st.one_of(st.builds(Namespace, namespaces), services, slices, slices, pods)
+events = st.one_of(things, things, things.map(lambda thing: (KIND_OF[type(thing)], thing.key)))
+Event = Object | tuple[Kind, ObjectKey]
+
+
+class View:
+    """The zones over a store, and everything that can be asked of them."""
+
+    def __init__(self, *, ignore_empty_service: bool) -> None:
+        self.store = Store(ignore_empty_service=ignore_empty_service)
+        zone = ClusterZone(ORIGIN, self.store, serial=Serial(1), pods=PodMode.VERIFIED)
+        self.zones = ZoneSet(
+            [zone, *(ReverseZone(origin, self.store, apex=zone.apex, ttl=5) for origin in (IN_ADDR_ARPA, IP6_ARPA))]
+        )
+
+    def apply(self, event: Event) -> Change:
+        return self.store.delete(*event) if isinstance(event, tuple) else self.store.put(event)
+
+    def outcome(self, name: Name, rrtype: int) -> object:
+        zone = self.zones.closest(name)
+        assert zone is not None
+        return comparable(zone.lookup(name, rrtype))
+
+
+def comparable(outcome: Outcome) -> object:
+    if isinstance(outcome, Found):
+        return ("found", outcome.rrset.rtype, outcome.rrset.ttl, frozenset(outcome.rrset.rdatas))
+    return (type(outcome).__name__, getattr(outcome, "rrset", None) and outcome.rrset.rdatas)  # type: ignore[union-attr]
+
+
+def every_name() -> Iterable[Name]:
+    """Every name that any of the generated objects can have, and some that none has."""
+    below = [
+        b"",
+        b"h0",
+        b"h1",
+        b"no",
+        b"10-0-0-1",
+        b"10-0-0-2",
+        b"10-0-0-3",
+        b"10-0-0-4",
+        b"10-0-1-7",
+        b"--1",
+        b"--2",
+        b"_tcp",
+        b"_udp",
+    ]
+    pairs = [[b"_" + port, b"_" + proto] for port in (b"http", b"dns", b"no") for proto in (b"tcp", b"udp")]
+    for ns in (b"default", b"shop"):
+        yield ORIGIN.prefixed(ns, b"svc")
+        yield ORIGIN.prefixed(ns, b"pod")
+        for number in range(1, 5):
+            yield ORIGIN.prefixed(b"10-0-0-%d" % number, ns, b"pod")
+        for svc in (b"web", b"db"):
+            base = ORIGIN.prefixed(svc, ns, b"svc")
+            yield from (base.prefixed(label) if label else base for label in below)
+            yield from (base.prefixed(*labels) for labels in pairs)
+    for address in [
+        *(bytes((10, 0, 0, n)) for n in range(1, 5)),
+        bytes((10, 0, 1, 7)),
+        bytes(15) + b"\1",
+        bytes(15) + b"\2",
+    ]:
+        yield reverse_name(address)
+
+
+EVERY = tuple(every_name())
+
+
+def keys_of(change: Change) -> set[bytes]:
+    return {relative + ORIGIN.key for relative in change.forward} | set(map(reverse_key, change.addresses))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(events, max_size=14), st.booleans())
+def test_every_event_names_what_it_changes(some: list[Event], ignore_empty: bool) -> None:
+    view = View(ignore_empty_service=ignore_empty)
+    before = {(name, rrtype): view.outcome(name, rrtype) for name in EVERY for rrtype in TYPES}
+    for event in some:
+        changed = keys_of(view.apply(event))
+        after = {(name, rrtype): view.outcome(name, rrtype) for name in EVERY for rrtype in TYPES}
+        differs = {name.key for name, rrtype in after if after[name, rrtype] != before[name, rrtype]}
+        # A CNAME's own name is what changes; what it leads to is read, and noted, by the authority.
+        assert differs <= changed
+        before = after
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(events, max_size=14), st.randoms(use_true_random=False), st.booleans())
+def test_the_order_of_events_does_not_count(some: list[Event], random: object, ignore_empty: bool) -> None:
+    view = View(ignore_empty_service=ignore_empty)
+    final: dict[tuple[Kind, ObjectKey], Object] = {}
+    for event in some:
+        view.apply(event)
+        if isinstance(event, tuple):
+            final.pop(event, None)
+        else:
+            final[KIND_OF[type(event)], event.key] = event
+    left = list(final.values())
+    random.shuffle(left)  # type: ignore[attr-defined]
+    fresh = View(ignore_empty_service=ignore_empty)
+    for thing in left:
+        fresh.apply(thing)
+    for name in EVERY:
+        for rrtype in TYPES:
+            assert view.outcome(name, rrtype) == fresh.outcome(name, rrtype), (name, rrtype)
+    assert [list(zone.walk()) for zone in view.zones.zones] == [list(zone.walk()) for zone in fresh.zones.zones]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(things, max_size=12))
+def test_nothing_exists_below_what_does_not(some: list[Object]) -> None:
+    """RFC 8020, over every name."""
+    view = View(ignore_empty_service=False)
+    for thing in some:
+        view.store.put(thing)
+    missing = {name for name in EVERY if view.outcome(name, A) == ("NxDomain", None)}
+    for name in EVERY:
+        if any(name != other and name.is_under(other) for other in missing):
+            assert name in missing
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(things, max_size=12))
+def test_the_walk_is_what_lookups_find(some: list[Object]) -> None:
+    view = View(ignore_empty_service=False)
+    for thing in some:
+        view.store.put(thing)
+    for zone in view.zones.zones:
+        rrsets = list(zone.walk())
+        assert rrsets[0].rtype == 6
+        seen = {(rrset.owner, rrset.rtype) for rrset in rrsets}
+        assert len(seen) == len(rrsets)
+        for rrset in rrsets:
+            outcome = zone.lookup(rrset.owner, rrset.rtype)
+            assert set(outcome.rrset.rdatas) == set(rrset.rdatas)  # type: ignore[union-attr]
+        for name in EVERY:
+            for rrtype in (A, AAAA, SRV, PTR):
+                if zone is view.zones.closest(name) and isinstance(zone.lookup(name, rrtype), Found):
+                    assert (name, rrtype) in seen
+
+
+class SortedAddresses(RuleBasedStateMachine):
+    """The order of addresses, once built, is kept right by every later event."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = Store()
+
+    @rule(event=events)
+    def apply(self, event: Event) -> None:
+        if isinstance(event, tuple):
+            self.store.delete(*event)
+        else:
+            self.store.put(event)
+
+    @invariant()
+    def is_in_order(self) -> None:
+        kept = list(self.store.addresses())
+        self.store._sorted = None
+        assert kept == list(self.store.addresses())
+
+
+TestSortedAddresses = SortedAddresses.TestCase
+TestSortedAddresses.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)
+
+
+def filled(*some: Object) -> Store:
+    store = Store()
+    for thing in objects(*some):
+        store.put(thing)
+    return store
+
+
+def test_an_endpoint_that_is_not_ready_changes_nothing() -> None:
+    store = filled(service("db", headless=True), endpoints("db", ready("10.0.0.1")))
+    assert not store.put(endpoints("db", ready("10.0.0.1"), unready("10.0.0.2")))
+
+
+def test_one_endpoint_of_many_changes_its_own_names_alone() -> None:
+    some = [ready(f"10.0.0.{number}") for number in range(100)]
+    store = filled(service("db", headless=True), endpoints("db", *some, port=["pg:5432"]))
+    change = store.put(endpoints("db", *some[:-1], ready("10.0.0.200"), port=["pg:5432"]))
+    base = b"\x02db\x07default\x03svc"
+    assert change.forward == {
+        base,
+        b"\x04_tcp" + base,
+        b"\x03_pg\x04_tcp" + base,
+        b"\x0910-0-0-99" + base,
+        b"\x0a10-0-0-200" + base,
+    }
+    assert change.addresses == {bytes((10, 0, 0, 99)), bytes((10, 0, 0, 200))}
+
+
+def test_endpoints_of_a_cluster_ip_service_do_not_change_its_own_name() -> None:
+    store = filled(service("web", "10.96.0.1"), endpoints("web", ready("10.0.0.1")))
+    change = store.put(endpoints("web", ready("10.0.0.2")))
+    assert b"\x03web\x07default\x03svc" not in change.forward
+    assert len(change.forward) == 2
+
+
+def test_the_order_inside_a_slice_does_not_count() -> None:
+    one, two = ready("10.0.0.1"), ready("10.0.0.2")
+    store = filled(service("db", headless=True), endpoints("db", one, two))
+    assert not store.put(endpoints("db", two, one))
+
+
+def test_the_same_object_again_changes_nothing() -> None:
+    store = filled(service("web", "10.96.0.1"))
+    assert not store.put(service("web", "10.96.0.1"))
+    assert not store.put(namespace())
+    assert not store.delete(Kind.SERVICE, ObjectKey(b"default", b"other"))
