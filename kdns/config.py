@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -27,6 +28,10 @@ from zones.selectors import Selector
 DNS_PORT: Final = 53
 MAX_TTL_SECONDS: Final = 3600
 """CoreDNS's bound: a client that keeps an answer for longer is a pod that talks to one long gone."""
+
+
+MAX_ZONE_OCTETS: Final = 192
+"""So that a Service of any name fits in front; of longer names of endpoints those that do not fit do not exist."""
 
 
 class EndpointMode(Enum):
@@ -119,6 +124,8 @@ def _zone(value: Any) -> Name:
     name = Name.from_text(_text(value))
     if not name.labels:
         raise ValueError("the root")
+    if len(name.wire) > MAX_ZONE_OCTETS:
+        raise ValueError(f"longer than {MAX_ZONE_OCTETS} octets")
     return name
 
 
@@ -150,8 +157,8 @@ def _file(value: Any) -> Path:
 
 def _url(value: Any) -> str:
     text = _text(value)
-    scheme, _, rest = text.partition("://")
-    if scheme not in ("http", "https") or not rest.strip("/"):
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.hostname or url.port == 0:  # reading a bad port raises
         raise ValueError("no URL")
     return text
 
@@ -423,6 +430,6 @@ def _check_together(
         problems.append(Problem(place, f"{written['namespace'][0]} besides", "one of the two"))
     problems.extend(
         Problem(written[name][0], "an empty list", f"at least one: {_BY_NAME[name].expected}")
-        for name in ("zone", "listen", "admin")
+        for name in ("zone", "listen", "admin", "manifests")
         if name in written and written[name][1] == []
     )

@@ -60,8 +60,11 @@ class Apex:
         names: dict[Name, None] = {}
         for address in self._own_addresses:
             for service, label in self._store.endpoint_owners(address):
-                labels = (service.name, service.namespace, b"svc")
-                names[self.origin.prefixed(*((label, *labels) if service.is_headless else labels))] = None
+                labels: tuple[bytes, ...] = (service.name, service.namespace, b"svc")
+                if service.is_headless:
+                    labels = (label, *labels)
+                if self.origin.has_room_for(*labels):
+                    names[self.origin.prefixed(*labels)] = None
         return RRset(owner, NS, self._timers.ttl, tuple(name.wire for name in names or (self._ns,)))
 
     def version(self, owner: Name) -> RRset:

@@ -91,19 +91,19 @@ class ClusterZone:
             return NODATA if count == 1 or self._store.has_namespace(labels[0]) else NXDOMAIN
         service = self._store.service(labels[-2], labels[-3])
         if service is None or count > 5:
-            return NXDOMAIN
+            return _denial(qname, labels)
         if service.external_name is not None:
             if count > 3:
-                return NXDOMAIN
+                return _denial(qname, labels)
             target = service.external_name
             return Alias(RRset(qname, CNAME, self._ttl, (target.wire,)), target)
         if service.is_headless and not self._store.has_ready_endpoint(service):
-            return NXDOMAIN
+            return _denial(qname, labels)
         if count == 3:
             return self._at_service(qname, service, qtype)
         if count == 4:
-            return self._at_endpoint(qname, service, labels[0], qtype)
-        return self._at_port(qname, service, labels[0], labels[1], qtype)
+            return self._at_endpoint(qname, service, labels, qtype)
+        return self._at_port(qname, service, labels, qtype)
 
     def _at_service(self, qname: Name, service: Service, qtype: int) -> Outcome:
         if qtype in (A, AAAA):
@@ -113,32 +113,30 @@ class ClusterZone:
             return Found(RRset(qname, qtype, self._ttl, addresses), rotates=len(addresses) > 1)
         if qtype == SRV:
             rdatas = self._srv(service, self._ports(service))
-            return Found(RRset(qname, SRV, self._ttl, rdatas)) if rdatas else NODATA
+            return Found(RRset(qname, SRV, self._ttl, rdatas), rotates=len(rdatas) > 1) if rdatas else NODATA
         if qtype == ANY:
             return _pick(self._rrsets_of(qname, service), ANY)
         return NODATA
 
-    def _at_endpoint(self, qname: Name, service: Service, label: bytes, qtype: int) -> Outcome:
+    def _at_endpoint(self, qname: Name, service: Service, labels: tuple[bytes, ...], qtype: int) -> Outcome:
+        label = labels[0]
         endpoints = self._store.endpoints_labelled(service, label)
         if endpoints:
             return _pick(self._rrsets_at_endpoints(qname, endpoints), qtype)
         protocol = label.removeprefix(b"_")
         if any(port.name and port.protocol == protocol for port in self._ports(service)):
-            return NODATA if label != protocol else NoData(reads=None)  # see _at_port
-        return NXDOMAIN
+            return NoData(_reads(qname, labels))
+        return _denial(qname, labels)
 
-    def _at_port(self, qname: Name, service: Service, port_label: bytes, protocol_label: bytes, qtype: int) -> Outcome:
-        name, protocol = port_label.removeprefix(b"_"), protocol_label.removeprefix(b"_")
-        # CoreDNS takes a port without its underscores too. Such a spelling is no owner name that a change would
-        # name, so what is found or missed by it is not stored.
-        stored = () if name != port_label and protocol != protocol_label else None
+    def _at_port(self, qname: Name, service: Service, labels: tuple[bytes, ...], qtype: int) -> Outcome:
+        name, protocol = labels[0].removeprefix(b"_"), labels[1].removeprefix(b"_")
         ports = [port for port in self._ports(service) if port.name == name and port.protocol == protocol and name]
         if not ports:
-            return NxDomain(reads=stored)
-        if qtype not in (SRV, ANY):
-            return NoData(reads=stored)
-        rdatas = self._srv(service, ports)
-        return Found(RRset(qname, SRV, self._ttl, rdatas), reads=stored) if rdatas else NoData(reads=stored)
+            return _denial(qname, labels)
+        reads = _reads(qname, labels)
+        if qtype not in (SRV, ANY) or not (rdatas := self._srv(service, ports)):
+            return NoData(reads)
+        return Found(RRset(qname, SRV, self._ttl, rdatas), rotates=len(rdatas) > 1, reads=reads)
 
     # -- what a Service has ---------------------------------------------------------------------------------------
 
@@ -174,6 +172,8 @@ class ClusterZone:
 
         Weight and priority are CoreDNS's (CONTRACT row 3.3): 0, and 100 shared between the address entries, at least 1.
         """
+        if not self.origin.has_room_for(service.name, service.namespace, b"svc"):
+            return ()
         base = self.origin.prefixed(service.name, service.namespace, b"svc")
         entries: set[tuple[bytes, int, Name]] = set()
         if service.is_headless:
@@ -181,7 +181,7 @@ class ClusterZone:
             for piece in self._store.slices_of(service):
                 numbers = {port.number for port in piece.ports if port in wanted}
                 for endpoint in piece.endpoints if numbers else ():
-                    if endpoint.is_ready or service.publish_not_ready:
+                    if (endpoint.is_ready or service.publish_not_ready) and base.has_room_for(endpoint.label):
                         target = base.prefixed(endpoint.label)
                         entries.update((endpoint.address, number, target) for number in numbers)
         else:
@@ -203,6 +203,8 @@ class ClusterZone:
                 yield RRset(owner, rtype, self._ttl, tuple(some))
 
     def _walk_service(self, service: Service) -> Iterator[RRset]:
+        if not self.origin.has_room_for(service.name, service.namespace, b"svc"):
+            return
         base = self.origin.prefixed(service.name, service.namespace, b"svc")
         if service.external_name is not None:
             yield RRset(base, CNAME, self._ttl, (service.external_name.wire,))
@@ -213,15 +215,33 @@ class ClusterZone:
             if port.name:
                 named.setdefault((port.name, port.protocol), []).append(port)
         for (name, protocol), ports in sorted(named.items()):
-            if rdatas := self._srv(service, ports):
-                yield RRset(base.prefixed(b"_" + name, b"_" + protocol), SRV, self._ttl, rdatas)
+            labels = (b"_" + name, b"_" + protocol)
+            if base.has_room_for(*labels) and (rdatas := self._srv(service, ports)):
+                yield RRset(base.prefixed(*labels), SRV, self._ttl, rdatas)
         endpoints: dict[bytes, list[Endpoint]] = {}
         for piece in self._store.slices_of(service):
             for endpoint in piece.endpoints:
-                if endpoint.is_ready or service.publish_not_ready:
+                if (endpoint.is_ready or service.publish_not_ready) and base.has_room_for(endpoint.label):
                     endpoints.setdefault(endpoint.label, []).append(endpoint)
         for label, some in sorted(endpoints.items()):
             yield from self._rrsets_at_endpoints(base.prefixed(label), some)
+
+
+def _reads(qname: Name, labels: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Return what an outcome below a Service depends on beside its own name.
+
+    CoreDNS takes ports without their underscores too. Such a spelling is no owner name that a change would list;
+    the Service's own name is listed by every change that can matter to it.
+    """
+    left = labels[:-3]
+    if not left or all(label[:1] == b"_" for label in left):
+        return ()
+    return (qname.key[sum(map(len, left)) + len(left) :],)
+
+
+def _denial(qname: Name, labels: tuple[bytes, ...]) -> NxDomain:
+    """Return NXDOMAIN for a name with *labels* left of the zone."""
+    return NXDOMAIN if len(labels) == 3 else NxDomain(_reads(qname, labels))
 
 
 def _pick(rrsets: Iterator[RRset], qtype: int, *, volatile: bool = False) -> Outcome:

@@ -24,6 +24,9 @@ SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 TOLERATE_UNREADY = "service.alpha.kubernetes.io/tolerate-unready-endpoints"
 """The annotation that came before ``publishNotReadyAddresses`` (Kubernetes DNS spec 2.1)."""
 
+MAX_PORT_NAME = 62
+"""A port's name in SRV has an underscore in front; the one longer name that the API takes has no SRV record."""
+
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _PORT_NAME = re.compile(r"[a-z0-9A-Z]([-a-z0-9A-Z]{0,61}[a-z0-9A-Z])?")
@@ -44,12 +47,20 @@ class Meta(_Json):
     annotations: dict[str, str] | None = None
 
 
+class HeadMeta(_Json):
+    """The part of ``metadata`` that tells which object it is."""
+
+    name: str | None = None
+    namespace: str | None = None
+    resource_version: str | None = None
+
+
 class Head(_Json):
-    """What every object has; read first, to know what the rest is."""
+    """What every object has; read first, or alone where the rest does not count or cannot be read."""
 
     kind: str | None = None
     api_version: str | None = None
-    metadata: Meta | None = None
+    metadata: HeadMeta | None = None
 
 
 class NamespaceJson(_Json):
@@ -259,7 +270,11 @@ class Decoder:
         return Pod(namespace, name, tuple(dict.fromkeys(addresses)))
 
 
-def bad_json(exc: msgspec.MsgspecError) -> BadObject:
+NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for octets that are not the JSON asked for, text that is not UTF-8 and endless nesting included."""
+
+
+def bad_json(exc: Exception) -> BadObject:
     """Turn msgspec's message, whose path is written ``$.spec.ports[0].port``, into a BadObject."""
     message, _, path = str(exc).partition(" - at ")
     return BadObject(path.strip("`").removeprefix("$.").removeprefix("$") or "object", message, "the type of the API")
@@ -274,7 +289,7 @@ def decode_json(kind: Kind, text: bytes | msgspec.Raw) -> ObjectJson:
     """Decode one object's JSON text. Raises BadObject."""
     try:
         return cast(ObjectJson, _DECODERS[kind].decode(text))
-    except msgspec.DecodeError as exc:  # ValidationError is one
+    except NOT_JSON as exc:
         raise bad_json(exc) from exc
 
 
@@ -286,7 +301,7 @@ def convert_json(kind: Kind, value: object) -> ObjectJson:
         raise bad_json(exc) from exc
 
 
-def key_of(kind: Kind, meta: Meta | None) -> ObjectKey:
+def key_of(kind: Kind, meta: Meta | HeadMeta | None) -> ObjectKey:
     """Return what names an object in the store, whatever else may be wrong with it."""
     name = ((meta and meta.name) or "").encode()
     if kind is Kind.NAMESPACE:
@@ -329,8 +344,10 @@ def _ports(ports: list[ServicePortJson] | None, field: str, *, may_lack_number: 
         if name and not _PORT_NAME.fullmatch(name):
             raise BadObject(f"{field}[{at}].name", name, "a DNS label")
         protocol = (port.protocol or "TCP").lower()
-        if not _LABEL.fullmatch(protocol):
+        if not _LABEL.fullmatch(protocol) or len(protocol) > MAX_PORT_NAME:
             raise BadObject(f"{field}[{at}].protocol", port.protocol, "TCP, UDP or SCTP")
+        if len(name) > MAX_PORT_NAME:
+            name = ""
         result.append(Port(_shared(name.lower().encode()), _shared(protocol.encode()), port.port))
     return _shared(tuple(result))
 

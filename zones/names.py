@@ -129,8 +129,12 @@ class Name:
         return Name.trusted(self.wire[1 + self.wire[0] :]) if self.labels else self
 
     def prefixed(self, *labels: bytes) -> Name:
-        """Return the name with *labels* put in front."""
+        """Return the name with *labels* put in front. Raises BadName where it would be too long."""
         return Name([*labels, *split_labels(self.wire)])
+
+    def has_room_for(self, *labels: bytes) -> bool:
+        """Tell whether ``prefixed`` with *labels* is a legal name; below a long zone some are not, and do not exist."""
+        return len(self.wire) + sum(map(len, labels)) + len(labels) <= MAX_NAME_OCTETS
 
     def __eq__(self, other: object) -> bool:
         return self.key == other.key if isinstance(other, Name) else NotImplemented

@@ -68,8 +68,9 @@ class Pods:
         if self._mode is not PodMode.VERIFIED:
             return
         for namespace, address in self._store.pod_addresses():
-            owner = origin.prefixed(dashed_address(address), namespace, b"pod")
-            yield RRset(owner, address_rrtype(address), self._ttl, (address,))
+            labels = (dashed_address(address), namespace, b"pod")
+            if origin.has_room_for(*labels):
+                yield RRset(origin.prefixed(*labels), address_rrtype(address), self._ttl, (address,))
 
 
 def _parent_key(name: Name) -> bytes:

@@ -45,8 +45,13 @@ class ReverseZone:
 
     def lookup(self, qname: Name, qtype: int) -> Outcome:
         """Say what the zone has for the question; *qname* is at or below the origin."""
-        if qname == self.origin:
+        if qname == self.origin and qtype in (SOA, NS):
             return self._at_apex(qname, qtype)
+        outcome = self._at_address(qname, qtype)
+        # An apex always exists, also one that is a whole address, as a network such as 10.96.0.0/28 makes them.
+        return NODATA if qname == self.origin and isinstance(outcome, NxDomain) else outcome
+
+    def _at_address(self, qname: Name, qtype: int) -> Outcome:
         digits = digits_of(qname)
         if digits is None:
             return NXDOMAIN
@@ -65,11 +70,13 @@ class ReverseZone:
         """Return the names that *address* points to."""
         origin = self._apex.origin
         if (service := self._store.cluster_ip_owner(address)) is not None:
-            return (origin.prefixed(service.name, service.namespace, b"svc"),)
-        return [
-            origin.prefixed(label, service.name, service.namespace, b"svc")
-            for service, label in self._store.endpoint_owners(address)
-        ]
+            owners: list[tuple[bytes, ...]] = [(service.name, service.namespace, b"svc")]
+        else:
+            owners = [
+                (label, service.name, service.namespace, b"svc")
+                for service, label in self._store.endpoint_owners(address)
+            ]
+        return [origin.prefixed(*labels) for labels in owners if origin.has_room_for(*labels)]
 
     def walk(self) -> Iterator[RRset]:
         """Yield every RRset once, the SOA first."""
@@ -81,11 +88,9 @@ class ReverseZone:
                 yield RRset(owner, PTR, self._ttl, tuple(target.wire for target in targets))
 
     def _at_apex(self, qname: Name, qtype: int) -> Outcome:
-        if qtype in (SOA, ANY):
+        if qtype == SOA:
             return Found(self._apex.soa_of(qname))
-        if qtype == NS:
-            return Found(self._apex.ns(qname), reads=None)
-        return NODATA
+        return Found(self._apex.ns(qname), reads=None)
 
     def _exists_below(self, digits: Sequence[int], *, is_ipv4: bool) -> bool:
         if is_ipv4:

@@ -33,6 +33,10 @@ MAX_SCANNED_ENDPOINTS = 16
 of 5,000 pods costs one look-up a slice (50), not one comparison an endpoint."""
 
 
+_Labels = tuple[dict[bytes, list[Endpoint]], dict[bytes, list[Endpoint]]]
+"""The endpoints of a slice by hostname, and those without one by address."""
+
+
 class Change(msgspec.Struct, frozen=True):
     """What became visible or stopped being so.
 
@@ -62,7 +66,7 @@ class Store:
         self._services: dict[bytes, dict[bytes, Service]] = {}
         self._slices: dict[bytes, dict[bytes, dict[bytes, EndpointSlice]]] = {}
         self._slice_by_key: dict[ObjectKey, EndpointSlice] = {}
-        self._labels: dict[ObjectKey, dict[bytes, list[Endpoint]]] = {}
+        self._labels: dict[ObjectKey, _Labels] = {}
         self._pods: dict[ObjectKey, Pod] = {}
         self._pod_addresses: dict[bytes, dict[bytes, int]] = {}
         self._cluster_ips: dict[bytes, tuple[ObjectKey, ...]] = {}
@@ -184,10 +188,8 @@ class Store:
         found = []
         for piece in self.slices_of(service):
             if len(piece.endpoints) > MAX_SCANNED_ENDPOINTS:
-                table = self._label_table(piece)
-                some: Iterable[Endpoint] = table.get(label, ()) if address is None else table.get(address, ())
-                if address is not None and label in table:
-                    some = [*some, *table[label]]
+                by_hostname, by_address = self._label_table(piece)
+                some = [*by_hostname.get(label, ()), *(by_address.get(address, ()) if address is not None else ())]
             else:
                 some = [
                     endpoint
@@ -263,7 +265,8 @@ class Store:
         if service.namespace not in self._namespaces:
             return NO_CHANGE
         forward = service_names(service, [*(old.ports if old else ()), *(new.ports if new else ())])
-        addresses = old_ips ^ new_ips
+        # A Service that comes to show, or ceases to, does so with all its addresses.
+        addresses = old_ips | new_ips if self._ignore_empty_service else old_ips ^ new_ips
         if old is None or new is None or _endpoint_view(old) != _endpoint_view(new):
             for piece in self._slices_at(service.namespace, service.name):
                 forward |= service_names(service, piece.ports)
@@ -364,12 +367,13 @@ class Store:
     def _slices_at(self, namespace: bytes, service: bytes) -> ValuesView[EndpointSlice]:
         return self._slices.get(namespace, _NOTHING).get(service, _NO_SLICES).values()
 
-    def _label_table(self, piece: EndpointSlice) -> dict[bytes, list[Endpoint]]:
+    def _label_table(self, piece: EndpointSlice) -> _Labels:
         key = piece.key
         if (table := self._labels.get(key)) is None:
-            table = {}
+            table = ({}, {})
             for endpoint in piece.endpoints:
-                table.setdefault(endpoint.hostname or endpoint.address, []).append(endpoint)
+                by, label = (0, endpoint.hostname) if endpoint.hostname else (1, endpoint.address)
+                table[by].setdefault(label, []).append(endpoint)
             self._labels[key] = table
         return table
 

@@ -54,6 +54,8 @@ def set_up(*, as_json: bool, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
+    # The Kubernetes client writes to the root logger what a ClusterError tells as well.
+    logging.getLogger().addFilter(lambda record: record.name != "root")
     for noisy in ("urllib3", "kubernetes", "client", "watchfiles", "hypercorn"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
 

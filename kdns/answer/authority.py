@@ -167,8 +167,8 @@ class Authority:
 
     def _targets(self, rrset: RRset, reads: list[bytes]) -> Iterator[RRset]:
         """Yield the addresses of the names that *rrset* points to, noting whose they are."""
-        for rdata in rrset.rdatas:
-            target = srv_target(rdata) if rrset.rtype == SRV else Name.trusted(rdata)
+        targets = (srv_target(rdata) if rrset.rtype == SRV else Name.trusted(rdata) for rdata in rrset.rdatas)
+        for target in dict.fromkeys(targets):
             zone = self.zones.closest(target)
             if zone is None:
                 continue

@@ -8,6 +8,7 @@ token, a renewed certificate or an exec plugin's new answer is taken up that way
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,8 +17,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 import urllib3
+import yaml
 
 from kdns.errors import AccessDenied, ClusterError, ClusterUnavailable, ResourceExpired
+from zones.decode import NOT_JSON
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +119,7 @@ class ApiServer:
         self._access = access
         self._observe = observe or (lambda method, host, code, seconds: None)
         self._client: Any = None
+        self._lock = threading.Lock()
 
     def check_files(self) -> None:
         """Read the credentials that lie on this machine. Raises ClusterError when they cannot be used."""
@@ -152,8 +156,8 @@ class ApiServer:
     @property
     def host(self) -> str:
         """The host and port that requests go to, as far as it is known."""
-        url = self._client.configuration.host if self._client is not None else self._access.url or ""
-        return urlsplit(url).netloc
+        client = self._client  # other threads may drop it meanwhile
+        return urlsplit(client.configuration.host if client is not None else self._access.url or "").netloc
 
     def _error(self, path: str, code: int, response: urllib3.HTTPResponse) -> ClusterError:
         try:
@@ -164,7 +168,7 @@ class ApiServer:
             response.close()
         try:
             said = msgspec.json.decode(body, type=StatusJson).message or ""
-        except msgspec.DecodeError:
+        except NOT_JSON:
             said = body.decode(errors="replace").strip().splitlines()[0][:200] if body.strip() else ""
         text = f"{path}: {code} {response.reason or ''}".rstrip() + (f": {said}" if said else "")
         match code:
@@ -179,9 +183,13 @@ class ApiServer:
             wait = float(response.headers.get("Retry-After", "0"))
         except ValueError:
             wait = 0.0
-        return ClusterUnavailable(text, code=code, retry_after=min(wait, 60.0))
+        return ClusterUnavailable(text, code=code, retry_after=min(wait, 60.0) if 0 < wait < float("inf") else 0.0)
 
     def _api_client(self, *, run_plugins: bool = True) -> Any:
+        with self._lock:  # one thread reads credentials, and runs a plugin, for all
+            return self._make_api_client(run_plugins=run_plugins)
+
+    def _make_api_client(self, *, run_plugins: bool) -> Any:
         if self._client is None:
             import kubernetes.config
             from kubernetes.client.api_client import ApiClient
@@ -203,9 +211,12 @@ class ApiServer:
                         client_configuration=configuration,
                         persist_config=False,
                     )
+                    _check_plugin(access, configuration)
                 else:
                     config.load_incluster_config(client_configuration=configuration)
-            except Exception as exc:
+            except ClusterError:
+                raise
+            except Exception as exc:  # a kubeconfig can break its reader in many ways
                 raise ClusterUnavailable(f"credentials: {_reason(exc)}") from exc
             configuration.retries = False  # the reflector knows better when to ask again
             configuration.keep_alive = True
@@ -213,9 +224,24 @@ class ApiServer:
         return self._client
 
 
+def _check_plugin(access: Access, configuration: Any) -> None:
+    """Refuse to go on without credentials where a plugin was to give some: the client only logs that it failed."""
+    assert access.kubeconfig is not None  # the one caller has looked
+    document = yaml.safe_load(access.kubeconfig.read_text(encoding="utf-8"))
+    context = access.context or document.get("current-context")
+    contexts = {entry["name"]: entry["context"] for entry in document.get("contexts") or ()}
+    users = {entry["name"]: entry["user"] for entry in document.get("users") or ()}
+    plugin = (users.get((contexts.get(context) or {}).get("user")) or {}).get("exec")
+    if plugin and not configuration.api_key.get("BearerToken") and not configuration.cert_file:
+        raise ClusterUnavailable(f"credentials: the exec plugin {plugin.get('command')!r} gave none")
+
+
 def _check_kubeconfig(access: Access, config: Any) -> None:
     """Read the file and look its context up, without running anything that it names."""
-    contexts, _ = config.list_kube_config_contexts(config_file=str(access.kubeconfig))
+    try:
+        contexts, _ = config.list_kube_config_contexts(config_file=str(access.kubeconfig))
+    except (TypeError, AttributeError, KeyError) as exc:
+        raise ClusterUnavailable(f"not of a kubeconfig's form: {_reason(exc)}") from exc
     names = [context["name"] for context in contexts]
     if access.context is not None and access.context not in names:
         raise ClusterUnavailable(f"no context {access.context!r}; there are: {', '.join(names) or 'none'}")

@@ -190,10 +190,10 @@ def _read_records(wire: bytes, at: int, counts: bytes, query: Query) -> int:
         if rtype == OPT:
             if number < additionals_from or query.edns is not None or wire[owner_at]:
                 raise WireError("an OPT record out of place")  # RFC 6891 section 6.1.1
-            query.edns = _read_opt(wire, at, rdata_at, end)
+            query.edns = _read_opt(wire, at, rdata_at, end, query.transport)
         elif rtype == TSIG:
-            if number != total - 1:
-                raise WireError("a TSIG record that is not the last")  # RFC 8945 section 5.1
+            if number != total - 1 or number < additionals_from or wire[at + 2 : at + 8] != b"\0\xff\0\0\0\0":
+                raise WireError("a TSIG record out of place")  # RFC 8945 sections 4.2 and 5.1
             query.signed = _read_tsig(wire, owner_at, rdata_at, end)
         elif rtype == _SIG and number >= additionals_from and wire[rdata_at:end][:2] == b"\0\0":
             query.signed = "sig0"
@@ -201,7 +201,7 @@ def _read_records(wire: bytes, at: int, counts: bytes, query: Query) -> int:
     return at
 
 
-def _read_opt(wire: bytes, at: int, option_at: int, end: int) -> Edns:
+def _read_opt(wire: bytes, at: int, option_at: int, end: int, transport: Transport) -> Edns:
     keepalive = False
     while option_at < end:
         if option_at + 4 > end:
@@ -213,9 +213,9 @@ def _read_opt(wire: bytes, at: int, option_at: int, end: int) -> Edns:
             raise WireError("an EDNS option ends after its record")
         if code == _COOKIE and octets != 8 and not 16 <= octets <= 40:
             raise WireError(f"a cookie of {octets} octets")  # RFC 7873 section 5.2.2
-        if code == _KEEPALIVE:
-            if octets and wire[option_at - octets - 4 :]:
-                raise WireError("a keepalive option with a timeout in a query")  # RFC 7828 section 3.2.1
+        if code == _KEEPALIVE and transport is Transport.TCP:  # over UDP it means nothing (RFC 7828 section 3.2.1)
+            if octets:
+                raise WireError("a keepalive option with a timeout in a query")
             keepalive = True
     return Edns(wire[at + 2] << 8 | wire[at + 3], wire[at + 5], bool(wire[at + 6] & 0x80), keepalive)
 

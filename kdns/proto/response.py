@@ -59,19 +59,22 @@ def make_response(
     """
     opt = _opt(query, rcode, options)
     writer = _Writer(query, query.limit - len(opt))
-    rotating = answer[-1] if rotate and answer and answer[-1].rtype in (A, AAAA) else None
-    fits = all(writer.add(rrset) for rrset in (answer[:-1] if rotating else answer))
-    answers = writer.records
-    at = len(writer.buf)
+    fits = all(writer.add(rrset) for rrset in answer[:-1])
+    at, before = len(writer.buf), writer.records
     records: list[bytes] = []
-    if rotating is not None and fits:
-        records = writer.encode(rotating)
-        room = (writer.limit - at) // len(records[0])
-        shown = min(room, len(records))
-        fits = shown == len(records)
-        writer.buf += b"".join(records[:shown])
-        answers += shown
-        writer.records += shown
+    if answer and fits:
+        last = answer[-1]
+        if rotate and last.rtype in (A, AAAA):
+            records = writer.encode(last)
+            if fits := at + sum(map(len, records)) <= writer.limit:
+                writer.buf += b"".join(records)
+                writer.records += len(records)
+        elif not (fits := writer.add(last)) and rotate:
+            writer.cut(at, before)
+            records = writer.encode(last)
+        if not fits and records:
+            return _subsets(query, writer, before, records, opt, rcode=rcode, aa=aa, ra=ra)
+    answers = writer.records
     fits = fits and all(writer.add(rrset) for rrset in authority)
     authorities = writer.records - answers
     if fits:
@@ -79,29 +82,46 @@ def make_response(
             if not writer.add(rrset, whole=True):
                 break
     additionals = writer.records - answers - authorities + bool(opt)
-    flags = 0x8000 | query.flags & 0x0100 | aa << 10 | (not fits) << 9 | ra << 7 | rcode & 15
-    writer.buf[:10] = b"%c%c\0\1%c%c%c%c%c%c" % (
-        *divmod(flags, 256),
-        *divmod(answers, 256),
-        *divmod(authorities, 256),
-        *divmod(additionals, 256),
-    )
-    writer.buf += opt
-    tail = bytes(writer.buf)
+    head = _head(query, (answers, authorities, additionals), rcode=rcode, aa=aa, tc=not fits, ra=ra)
+    tail = head + bytes(writer.buf[len(head) :]) + opt
     if len(records) < 2:
         return (tail,)
-    return _rotations(tail, at, records, shown)
-
-
-def _rotations(tail: bytes, at: int, records: list[bytes], shown: int) -> tuple[bytes, ...]:
-    """Return *tail* with its *shown* records at octet *at* replaced by others of *records*, all of one size."""
-    end = at + shown * len(records[0])
-    least = 1 if shown == len(records) else 4  # what is left out of one order stands in another
-    count = min(len(records), max(least, min(MAX_ROTATIONS, MAX_ROTATED_OCTETS // len(tail))))
-    head, rest = tail[:at], tail[end:]
+    front, rest = tail[:at], tail[at + sum(map(len, records)) :]
+    count = min(len(records), MAX_ROTATIONS, max(1, MAX_ROTATED_OCTETS // len(tail)))
     twice = records + records
     starts = [number * len(records) // count for number in range(count)]
-    return tuple(head + b"".join(twice[start : start + shown]) + rest for start in starts)
+    return tuple(front + b"".join(twice[start : start + len(records)]) + rest for start in starts)
+
+
+def _subsets(
+    query: Query, writer: _Writer, before: int, records: list[bytes], opt: bytes, *, rcode: int, aa: bool, ra: bool
+) -> tuple[bytes, ...]:
+    """Return truncated responses, each with as many of *records* as fit behind what *writer* holds.
+
+    They begin at different records: together they show all, unless that would take more than ``MAX_ROTATIONS``.
+    """
+    front = bytes(writer.buf)
+    room = writer.limit - len(front)
+    shown = max(1, room * len(records) // sum(map(len, records)))
+    count = min(len(records), MAX_ROTATIONS, max(-(-len(records) // shown) + 1, MAX_ROTATED_OCTETS // writer.limit))
+    tails = []
+    for number in range(count):
+        some, octets = [], 0
+        start = number * len(records) // count
+        for record in (*records[start:], *records[:start]):
+            if octets + len(record) > room:
+                break
+            some.append(record)
+            octets += len(record)
+        head = _head(query, (before + len(some), 0, bool(opt)), rcode=rcode, aa=aa, tc=True, ra=ra)
+        tails.append(head + front[len(head) :] + b"".join(some) + opt)
+    return tuple(tails)
+
+
+def _head(query: Query, counts: tuple[int, int, int], *, rcode: int, aa: bool, tc: bool, ra: bool) -> bytes:
+    """Return the header without its ID."""
+    flags = 0x8000 | query.flags & 0x0100 | aa << 10 | tc << 9 | ra << 7 | rcode & 15
+    return b"".join(number.to_bytes(2, "big") for number in (flags, 1, *counts))
 
 
 def make_negative(query: Query, *, rcode: int, soa: RRset, aa: bool, ra: bool, options: bytes = b"") -> bytes:
@@ -167,6 +187,8 @@ def make_badkey(query: Query) -> bytes:
     signed = query.signed
     rdata = signed.algorithm + signed.time_and_fudge + b"\0\0" + query.id + _BADKEY.to_bytes(2, "big") + b"\0\0"
     record = signed.key.wire + b"%c%c\0\xff\0\0\0\0" % divmod(TSIG, 256) + len(rdata).to_bytes(2, "big") + rdata
+    if len(tail) + 2 + len(record) > query.limit:  # names near their longest: the RCODE alone has room
+        return tail
     return tail[:9] + bytes((tail[9] + 1,)) + tail[10:] + record
 
 
@@ -223,24 +245,23 @@ class _Writer:
             self.buf += _fixed(rrset.rtype, rrset.ttl)
             self._rdata(rrset.rtype, rdata)
             if len(self.buf) > self.limit:
-                if whole:
-                    at, self.records = start, before
-                self._cut(at)
+                self.cut(*((start, before) if whole else (at, self.records)))
                 return False
             self.records += 1
         return True
 
     def encode(self, rrset: RRset) -> list[bytes]:
-        """Return the records of an address RRset one by one, not appended."""
+        """Return the records of an RRset of addresses or SRV one by one, not appended; they may stand anywhere."""
         at = len(self.buf)
         self._name(rrset.owner)
-        owner = bytes(self.buf[at:])
-        self._cut(at)
-        head = owner + _fixed(rrset.rtype, rrset.ttl) + len(rrset.rdatas[0]).to_bytes(2, "big")
-        return [head + rdata for rdata in rrset.rdatas]
+        head = bytes(self.buf[at:]) + _fixed(rrset.rtype, rrset.ttl)
+        self.cut(at, self.records)
+        return [head + len(rdata).to_bytes(2, "big") + rdata for rdata in rrset.rdatas]
 
-    def _cut(self, at: int) -> None:
+    def cut(self, at: int, records: int) -> None:
+        """Take back what was appended from octet *at* on, so that *records* are left."""
         del self.buf[at:]
+        self.records = records
         if self._names:
             self._names = {key: offset for key, offset in self._names.items() if offset < at + 2}
 

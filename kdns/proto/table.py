@@ -27,7 +27,7 @@ class Entry:
     ``size`` is the response's in octets, ``label`` whatever the maker wants to count hits by.
     """
 
-    __slots__ = ("key", "label", "next", "octets", "owners", "size")
+    __slots__ = ("is_truncated", "key", "label", "next", "octets", "owners", "size")
 
     def __init__(self, key: bytes, tails: tuple[bytes, ...], owners: tuple[bytes, ...], label: object) -> None:
         self.key = key
@@ -35,6 +35,7 @@ class Entry:
         self.label = label
         self.next: Callable[[], bytes] = (repeat(tails[0]) if len(tails) == 1 else cycle(tails)).__next__
         self.size = len(tails[0]) + 2
+        self.is_truncated = bool(tails[0][0] & 0x02) if len(tails[0]) > 1 else False
         self.octets = ENTRY_OCTETS + len(key) + sum(map(len, tails))
 
 
