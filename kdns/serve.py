@@ -13,6 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Final
 
 import trio
@@ -30,12 +31,13 @@ from kdns.control.manifests import ManifestReader, ManifestSource
 from kdns.control.reflector import Pace
 from kdns.control.sink import Sink
 from kdns.errors import ConfigError, Problem
-from kdns.net.addresses import bind, bind_pair, own_addresses
+from kdns.net.addresses import bind, bind_pair, is_listened_at, own_addresses
 from kdns.net.tcp import Connections, TcpListener
 from kdns.net.udp import UdpListener
 from kdns.proto.query import Transport
 from kdns.queries import QueryHandler
 from kdns.upstream.forwarder import Forwarder
+from kdns.upstream.servers import Server as Upstream
 from kdns.upstream.servers import ServerList
 from kdns.version import VERSION
 from zones.cluster import ClusterZone
@@ -151,7 +153,7 @@ class Server:
         self.config = config
         self.metrics = Metrics(VERSION)
         self.cluster = Cluster(config, metrics=self.metrics, pace=pace)
-        self._announce = announce
+        self._announce = _quietly(announce)
         self._stopping = False
         first = config.listen[0]
         host = "" if first.address in ("::", "0.0.0.0") else first.address  # noqa: S104 - compared, not bound
@@ -162,7 +164,9 @@ class Server:
             query_log = QueryLog(queries=config.log_queries, errors=config.log_errors)
         self._query_log = query_log
         self._forwarder = (
-            Forwarder(ServerList(config.upstreams), observe=self.metrics.observe_upstream) if config.upstreams else None
+            Forwarder(ServerList(config.upstreams, own=self._is_own), observe=self.metrics.observe_upstream)
+            if config.upstreams
+            else None
         )
         self._udp: list[UdpListener] = []
         self._tcp: list[tuple[int, socket.socket]] = []
@@ -186,11 +190,18 @@ class Server:
         """Return the metrics page."""
         return self.metrics.page()
 
+    def _is_own(self, server: Upstream) -> bool:
+        return is_listened_at(self.config.listen, server.address, server.port)
+
     # -- running --------------------------------------------------------------------------------------------------
 
     def bind(self) -> None:
         """Bind everything. Raises ConfigError; then nothing is bound."""
-        problems: list[Problem] = []
+        problems = [
+            Problem(f"--upstream {source}", "this server itself", "another server")
+            for source in self.config.upstreams
+            if isinstance(source, Upstream) and self._is_own(source)
+        ]
         for listen in self.config.listen:
             try:
                 udp, tcp = bind_pair(listen, "--listen")
@@ -271,6 +282,8 @@ class Server:
             with trio.move_on_after(DRAIN_SECONDS):
                 for udp in self._udp:
                     await udp.drained()
+                while self.connections.pending:
+                    await trio.sleep(0.05)
             self._announce("kdns: stopped")
             scope.cancel()
 
@@ -354,10 +367,20 @@ class Server:
         gauges.add(
             "coredns_forward_max_concurrent_rejects",
             "Counter of the number of queries rejected because the concurrent queries were at maximum.",
-            lambda: [(one, sum(udp.shed for udp in self._udp))],
+            lambda: [(one, sum(udp.shed for udp in self._udp) + (self._forwarder.rejected if self._forwarder else 0))],
             is_counter=True,
         )
         return gauges
+
+
+def _quietly(announce: Callable[[str], None]) -> Callable[[str], None]:
+    """Have *announce* survive that nobody reads standard output any more: that must not end a DNS server."""
+
+    def announce_quietly(line: str) -> None:
+        with suppress(OSError, ValueError):
+            announce(line)
+
+    return announce_quietly
 
 
 def _text(address: str, port: int) -> str:

@@ -271,7 +271,7 @@ class Decoder:
 
 
 NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for octets that are not the JSON asked for, text that is not UTF-8 and endless nesting included."""
+"""What msgspec raises for octets that are not the JSON asked for: text that is not UTF-8, endless nesting."""
 
 
 def bad_json(exc: Exception) -> BadObject:

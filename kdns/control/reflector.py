@@ -32,7 +32,7 @@ import trio
 from kdns.control.client import ApiServer, Silence, StatusJson, Stream
 from kdns.control.sink import Sink
 from kdns.errors import ClusterError, ClusterUnavailable, ResourceExpired
-from zones.decode import decode_json, Decoder, Head, key_of, Meta
+from zones.decode import decode_json, Decoder, Head, key_of, Meta, NOT_JSON
 from zones.errors import BadObject
 from zones.objects import EndpointSlice, Kind, Object, ObjectKey
 
@@ -44,6 +44,15 @@ TRIGGER_TIME: Final = "endpoints.kubernetes.io/last-change-trigger-time"
 
 LASTING_SECONDS: Final = 5.0
 """A watch that lasted for this long ends a row of failures; a list that succeeds between two of them does not."""
+
+SETTLED_SECONDS: Final = 1.0
+"""A watch open for this long without an error means that all is well again."""
+
+MAX_STUCK: Final = 3
+"""Failures of a watch at one version before everything is listed again."""
+
+MAX_PAGES: Final = 100_000
+"""Of a list, each of 500 objects: more is a server that does not know how to end."""
 
 _T = TypeVar("_T")
 
@@ -94,6 +103,10 @@ class _Event(msgspec.Struct):
     object: msgspec.Raw
 
 
+class _Bookmark(msgspec.Struct):
+    metadata: Meta
+
+
 class _ListMeta(msgspec.Struct, rename="camel"):
     resource_version: str | None = None
     continue_: str | None = msgspec.field(default=None, name="continue")
@@ -101,18 +114,20 @@ class _ListMeta(msgspec.Struct, rename="camel"):
 
 class _Page(msgspec.Struct):
     metadata: _ListMeta
+    kind: str | None = None
     items: list[msgspec.Raw] | None = None
 
 
 class Batch(msgspec.Struct):
-    """What one read of a stream brought, decoded."""
+    """What one read of a stream brought, decoded: by name, the last thing that was said of it."""
 
     puts: dict[ObjectKey, Object] = msgspec.field(default_factory=dict)
-    deletes: list[tuple[Kind, ObjectKey]] = msgspec.field(default_factory=list)
+    deletes: dict[ObjectKey, None] = msgspec.field(default_factory=dict)
     bad: list[str] = msgspec.field(default_factory=list)
-    seen: list[ObjectKey] = msgspec.field(default_factory=list)
+    seen: dict[ObjectKey, None] = msgspec.field(default_factory=dict)
     triggers: list[tuple[ObjectKey, str]] = msgspec.field(default_factory=list)
     version: str | None = None
+    is_bookmark: bool = False
     ends_initial: bool = False
     error: ClusterError | None = None
 
@@ -142,30 +157,49 @@ class Reflector:
         self._where = f"{resource.kind.value}s"
         self.kind = resource.kind
         self.lists = 0
+        self._stuck = 0
+        self._settled = False
         self._heard_at = trio.current_time()
 
     async def run(self) -> None:
         """Reflect until cancelled."""
-        failure: type[ClusterError] | None = None
+        failure: type[Exception] | None = None
         while True:
+            watched_from = self._version
             try:
                 if self._version is None:
                     await self._list()
                 else:
                     await self._watch(self._version)
-            except Silence:
-                await self._after_silence()
-            except ResourceExpired as exc:
-                log.info("%s: %s; listing again", self._where, exc)
+                continue
+            except Silence as exc:
+                if self._version is not None:
+                    await self._after_silence()
+                    continue
+                error: Exception = exc
+            except Exception as exc:  # noqa: BLE001 - nothing that a server says ends the program
+                error = exc
+            if self._settled:
+                failure, self._settled = None, False
+            if not isinstance(error, ClusterError):
+                log.error(
+                    "%s: unexpected: %r", self._where, error, exc_info=error if failure is not type(error) else None
+                )
+            if isinstance(error, ResourceExpired) and failure is None:
+                log.info("%s: %s; listing again", self._where, error)
+            else:
+                self._trouble(error)
+            if type(error) is not failure:  # a server that is back and still refuses: soon it will not
+                self._backoff.reset()
+            failure = type(error)
+            if isinstance(error, ResourceExpired):
                 self._version = None
-                await trio.sleep(self._backoff.next())
-            except ClusterError as exc:
-                self._trouble(exc)
-                if type(exc) is not failure:  # a server that is back and still refuses: soon it will not
-                    self._backoff.reset()
-                failure = type(exc)
-                wait = exc.retry_after if isinstance(exc, ClusterUnavailable) else 0.0
-                await trio.sleep(max(wait, self._backoff.next()))
+            elif watched_from is not None and watched_from == self._version:
+                self._stuck += 1
+                if self._stuck >= MAX_STUCK:  # the same failure again and again: perhaps it is this version's
+                    self._version = None
+            wait = error.retry_after if isinstance(error, ClusterUnavailable) else 0.0
+            await trio.sleep(max(wait, self._backoff.next()))
 
     def age(self) -> float:
         """Return the seconds since the server last said anything, or since the start."""
@@ -185,31 +219,40 @@ class Reflector:
                 return
         seen: set[ObjectKey] = set()
         params = {"limit": str(PAGE_OBJECTS), **self._resource.selectors}
+        tokens: set[str] = set()
         while True:
             page, batch = await self._in_thread(partial(self._read_page, params), lambda: None)
             self._take(batch)
             seen.update(batch.seen)
             if not page.continue_:
                 break
+            if page.continue_ in tokens or len(tokens) > MAX_PAGES:
+                raise ClusterUnavailable(f"{self._resource.path}: a list that does not end")
+            tokens.add(page.continue_)
             params["continue"] = page.continue_
         self._complete(seen)
-        if not page.resource_version:
-            raise ClusterUnavailable(f"{self._resource.path}: a list without a version")
         self._version = page.resource_version
 
     def _read_page(self, params: dict[str, str]) -> tuple[_ListMeta, Batch]:
         body = self._server.get(self._resource.path, params, silence_seconds=self._pace.silence_seconds).read_all()
         try:
             page = msgspec.json.decode(body, type=_Page)
-        except msgspec.DecodeError as exc:
+        except NOT_JSON as exc:
             raise self._nonsense(body, exc) from exc
+        # Before anything is deleted for its sake: a Status, or some other object, with code 200 is no empty list.
+        if not (page.kind or "").endswith("List") or not page.metadata.resource_version:
+            raise self._nonsense(body, ValueError(f"a {page.kind} instead of a list"))
         batch = Batch()
         for item in page.items or ():
             self._decode_object(item, batch)
         return page.metadata, batch
 
     def _complete(self, seen: set[ObjectKey]) -> None:
-        self._sink.keep_only(self._resource.kind, seen)
+        if ObjectKey(b"default", b"") in seen or ObjectKey(b"", b"") in seen:
+            # An object whose very name could not be read: whichever it is, it must not be deleted for that.
+            log.warning("%s: an object without a readable name; nothing is deleted by this list", self._where)
+        else:
+            self._sink.keep_only(self._resource.kind, seen)
         self._sink.complete(self._resource.kind)
 
     # -- the watch ------------------------------------------------------------------------------------------------
@@ -228,23 +271,28 @@ class Reflector:
             params["resourceVersion"] = version
         began = trio.current_time()
         streams: list[Stream] = []
+        flowing = trio.Event()
         initial: set[ObjectKey] | None = set() if version is None else None
 
         def apply(batch: Batch) -> None:
             nonlocal initial
             if batch.error is not None:
                 raise batch.error
+            if initial is not None and batch.version is not None and batch.is_bookmark and not batch.ends_initial:
+                raise _NoStreamingLists("a bookmark before the list's end")
             self._take(batch)
+            self._stuck = 0
             if initial is None:
                 self._note_programming(batch)
             if trio.current_time() - began > LASTING_SECONDS:
                 self._backoff.reset()
             if initial is not None:
+                initial.difference_update(batch.deletes)
                 initial.update(batch.seen)
-                initial.difference_update(key for _, key in batch.deletes)
                 if batch.ends_initial:
                     self._complete(initial)
                     initial = None
+                    flowing.set()
             if initial is None and batch.version is not None:
                 self._version = batch.version
 
@@ -257,7 +305,8 @@ class Reflector:
                 raise
             streams.append(stream)
             with stream:
-                trio.from_thread.run_sync(self._heard)
+                if version is not None:
+                    trio.from_thread.run_sync(flowing.set)
                 for lines in stream.lines():
                     trio.from_thread.run_sync(apply, self._decode_lines(lines))
 
@@ -265,23 +314,34 @@ class Reflector:
             for stream in streams:
                 stream.close()
 
+        async def settle() -> None:
+            await flowing.wait()
+            await trio.sleep(SETTLED_SECONDS)
+            self._settled = True
+            self._sink.trouble(self._where, None)
+
         try:
-            await self._in_thread(read, stop)
-        except Silence:
-            if initial is not None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(settle)
+                await self._in_thread(read, stop)
+                nursery.cancel_scope.cancel()
+        except* Silence as group:
+            if initial:
                 raise _NoStreamingLists("the list did not end") from None
-            raise
+            raise group.exceptions[0] from None
+        except* ClusterError as group:
+            raise group.exceptions[0] from None
         if initial is not None:
-            raise ClusterUnavailable(f"{self._resource.path}: the streaming list ended before its end")
-        if trio.current_time() - began < LASTING_SECONDS:
-            await trio.sleep(self._backoff.next())  # a server that ends every watch at once must not spin us
+            raise _NoStreamingLists("the stream ended before the list did")
+        # A server that ends every watch at once must not spin us; after a while it is what servers do.
+        await trio.sleep(min(self._backoff.next(), 1.0) if trio.current_time() - began < LASTING_SECONDS else 0)
 
     def _decode_lines(self, lines: list[bytes]) -> Batch:
         batch = Batch()
         for line in lines:
             try:
                 event = msgspec.json.decode(line, type=_Event)
-            except msgspec.DecodeError as exc:
+            except NOT_JSON as exc:
                 batch.error = self._nonsense(line, exc)
                 return batch
             match event.type:
@@ -290,9 +350,10 @@ class Reflector:
                 case "DELETED":
                     self._decode_object(event.object, batch, deleted=True)
                 case "BOOKMARK":
-                    head = _head(event.object)
-                    batch.version = head.metadata.resource_version if head.metadata else None
-                    if ((head.metadata and head.metadata.annotations) or {}).get(INITIAL_EVENTS_END) == "true":
+                    bookmark = _bookmark(event.object)
+                    batch.version = bookmark.resource_version or batch.version
+                    batch.is_bookmark = True
+                    if (bookmark.annotations or {}).get(INITIAL_EVENTS_END) == "true":
                         batch.ends_initial = True
                 case "ERROR":
                     batch.error = self._status(event.object)
@@ -303,34 +364,30 @@ class Reflector:
         """Decode one object into *batch*; one that is bad costs itself alone."""
         kind = self._resource.kind
         try:
-            json = decode_json(kind, text)
+            json = None if deleted else decode_json(kind, text)
+            new = self._decoder.build(json) if json is not None else None
         except BadObject as exc:
             head = _head(text)
             key = key_of(kind, head.metadata)
             batch.bad.append(f"{kind.value} {_key_text(key)}: {exc}")
-            batch.seen.append(key)
             batch.version = (head.metadata.resource_version if head.metadata else None) or batch.version
+            batch.deletes.pop(key, None)
+            batch.seen[key] = None
             return
-        key = key_of(kind, json.metadata)
-        batch.version = (json.metadata.resource_version if json.metadata else None) or batch.version
-        new = None
-        if not deleted:
-            try:
-                new = self._decoder.build(json)
-            except BadObject as exc:
-                batch.bad.append(f"{kind.value} {_key_text(key)}: {exc}")
-                batch.seen.append(key)
-                return
+        meta = json.metadata if json is not None else _head(text).metadata
+        key = key_of(kind, meta)
+        batch.version = (meta.resource_version if meta else None) or batch.version
         if new is None:
-            # The last event of a name is what counts: deletes are applied first, and take back an earlier put.
             batch.puts.pop(key, None)
-            batch.deletes.append((kind, key))
-        else:
-            batch.puts[key] = new
-            annotations = (json.metadata or Meta()).annotations or {}
-            if kind is Kind.ENDPOINT_SLICE and (when := annotations.get(TRIGGER_TIME)):
-                batch.triggers.append((key, when))
-            batch.seen.append(key)
+            batch.seen.pop(key, None)
+            batch.deletes[key] = None
+            return
+        batch.deletes.pop(key, None)
+        batch.puts[key] = new
+        batch.seen[key] = None
+        annotations = (json.metadata.annotations if json is not None and json.metadata else None) or {}
+        if kind is Kind.ENDPOINT_SLICE and (when := annotations.get(TRIGGER_TIME)):
+            batch.triggers.append((key, when))
 
     def _note_programming(self, batch: Batch) -> None:
         """Tell how long it took from the pods' or the Service's change to here (CONTRACT row 11.7)."""
@@ -354,13 +411,12 @@ class Reflector:
         self._heard()
         for message in batch.bad:
             self._sink.bad_object(self._where, message)
-        self._sink.apply(batch.puts.values(), batch.deletes)
+        self._sink.apply(batch.puts.values(), [(self._resource.kind, key) for key in batch.deletes])
 
     def _heard(self) -> None:
         self._heard_at = trio.current_time()
-        self._sink.trouble(self._where, None)
 
-    def _trouble(self, exc: ClusterError) -> None:
+    def _trouble(self, exc: Exception) -> None:
         code = exc.code if isinstance(exc, ClusterUnavailable) else 0
         self._sink.trouble(self._where, str(exc), sort=f"{type(exc).__name__} {code}")
 
@@ -369,10 +425,7 @@ class Reflector:
         log.info("%s: the watch was silent for %g s; renewing it", self._where, self._pace.silence_seconds)
         try:
             page, _ = await self._in_thread(partial(self._read_page, {"limit": "1"}), lambda: None)
-        except Silence as exc:
-            self._trouble(exc)
-            return
-        except ClusterError as exc:
+        except Exception as exc:  # noqa: BLE001 - nothing that a server says ends the program
             self._trouble(exc)
             await trio.sleep(self._backoff.next())
             return
@@ -393,7 +446,7 @@ class Reflector:
     def _status(self, text: msgspec.Raw) -> ClusterError:
         try:
             status = msgspec.json.decode(text, type=StatusJson)
-        except msgspec.DecodeError as exc:
+        except NOT_JSON as exc:
             return self._nonsense(bytes(text), exc)
         message = f"{self._resource.path}: {status.code} {status.reason}: {status.message}"
         return ResourceExpired(message) if status.code == 410 else ClusterUnavailable(message)
@@ -418,8 +471,15 @@ _THREADS = trio.CapacityLimiter(32)
 def _head(text: msgspec.Raw) -> Head:
     try:
         return msgspec.json.decode(text, type=Head)
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return Head()
+
+
+def _bookmark(text: msgspec.Raw) -> Meta:
+    try:
+        return msgspec.json.decode(text, type=_Bookmark).metadata
+    except NOT_JSON:
+        return Meta()
 
 
 def _key_text(key: ObjectKey) -> str:

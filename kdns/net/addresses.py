@@ -123,6 +123,20 @@ def own_addresses(listens: Iterable[Listen]) -> tuple[bytes, ...]:
     return tuple(sorted(far or found or [bytes((127, 0, 0, 1))], key=lambda address: (len(address), address)))
 
 
+def is_listened_at(listens: Iterable[Listen], address: str, port: int) -> bool:
+    """Tell whether one of *listens* answers at *address* and *port*."""
+    for listen in listens:
+        if listen.port != port:
+            continue
+        if listen.address == address:
+            return True
+        for family, text in families_of(listen):
+            is_wildcard = text in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+            if is_wildcard and address_from_text(address.partition("%")[0]) in _interface_addresses(family):
+                return True
+    return False
+
+
 def _interface_addresses(family: int) -> Iterable[bytes]:
     wanted = socket.AF_INET6 if family == 6 else socket.AF_INET
     for some in psutil.net_if_addrs().values():

@@ -35,8 +35,11 @@ MAX_PENDING: Final = 64
 MAX_CONNECTIONS: Final = 4096
 MAX_CONNECTIONS_A_CLIENT: Final = 256
 READ_OCTETS: Final = 16_384
-MAX_UNSENT_OCTETS: Final = 262_144
-"""Replies gathered before they are written: four of the largest."""
+MAX_UNSENT_OCTETS: Final = 131_072
+"""Replies that wait for one client to read: two of the largest."""
+
+MAX_UNSENT_OCTETS_IN_ALL: Final = 64 * 2**20
+"""Replies that wait for all clients together; past that each gets one at a time."""
 
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -54,6 +57,10 @@ class Connections:
         self._all: OrderedDict[_Connection, None] = OrderedDict()
         self._by_client: dict[str, OrderedDict[_Connection, None]] = {}
         self.closed_for_others = 0
+        self.unsent = 0
+        """Octets of replies that clients have not read yet."""
+        self.pending = 0
+        """Messages whose answers are on their way through upstreams."""
 
     def __len__(self) -> int:
         return len(self._all)
@@ -103,15 +110,19 @@ class TcpListener:
         """Accept and answer until cancelled."""
         async with trio.open_nursery() as nursery:
             task_status.started()
+            is_short = False
             while True:
                 try:
                     stream = await self.listener.accept()
                 except OSError as exc:
                     if exc.errno in _NO_DESCRIPTORS:
-                        log.warning("tcp accept: %s", exc)
+                        if not is_short:
+                            log.warning("tcp accept: %s; connections wait until there is room again", exc.strerror)
+                        is_short = True
                         await trio.sleep(0.1)
                         continue
                     raise
+                is_short = False
                 nursery.start_soon(self._serve_one, stream)
         raise AssertionError("unreachable: the loop ends by cancellation alone")
 
@@ -142,9 +153,15 @@ class _Connection:
         self._handler = handler
         self._connections = connections
         self._unsent = bytearray()
+        self._in_write = 0
         self._is_writing = False
         self._pending = 0
         self._progress = trio.Event()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing waits for an answer or to be written."""
+        return not (self._pending or self._unsent or self._is_writing)
 
     async def run(self) -> None:
         """Serve until the client is done, a limit is reached, or the connection is closed for another."""
@@ -154,11 +171,15 @@ class _Connection:
                     await self._read(nursery)
                     # The client has sent all it will; what it waits for it still gets, within the usual bound.
                     with trio.move_on_after(IDLE_SECONDS):
-                        while self._pending or self._unsent or self._is_writing:
+                        while not self.is_quiet:
                             await self._wait_for_progress()
                     nursery.cancel_scope.cancel()
             except* (trio.BrokenResourceError, trio.ClosedResourceError, _Hopeless):
                 pass
+            finally:
+                self._connections.unsent -= len(self._unsent) + self._in_write
+                self._unsent.clear()
+                self._in_write = 0
         with suppress(OSError, trio.BrokenResourceError):
             self._stream.socket.close()
 
@@ -166,35 +187,45 @@ class _Connection:
         buffer = bytearray()
         deadline = trio.current_time() + IDLE_SECONDS
         while True:
-            while self._pending >= MAX_PENDING or len(self._unsent) >= MAX_UNSENT_OCTETS:
+            while self._is_full():
                 await self._wait_for_progress()
+                self._take_messages(buffer, nursery)
                 deadline = trio.current_time() + IDLE_SECONDS
             with trio.move_on_at(deadline):
                 chunk = await self._stream.receive_some(READ_OCTETS)
                 if not chunk:
                     return
-                started_message = not buffer
+                was_empty = not buffer
                 buffer += chunk
                 if self._take_messages(buffer, nursery):
                     self._connections.heard(self)
                     deadline = trio.current_time() + (MESSAGE_SECONDS if buffer else IDLE_SECONDS)
-                elif started_message:
-                    deadline = trio.current_time() + MESSAGE_SECONDS
+                elif was_empty and buffer:
+                    deadline = min(deadline, trio.current_time() + MESSAGE_SECONDS)
                 continue
-            if self._pending or self._unsent:  # it is we who are slow
+            if self._pending or self._unsent or self._in_write:  # it is we who are slow
                 await self._wait_for_progress()
                 deadline = trio.current_time() + IDLE_SECONDS
                 continue
             return
 
+    def _is_full(self) -> bool:
+        """Tell whether nothing more may be taken: too much waits for its answer, or for the client to read it."""
+        unsent = len(self._unsent) + self._in_write
+        return (
+            self._pending >= MAX_PENDING
+            or unsent >= MAX_UNSENT_OCTETS
+            or (unsent > 0 and self._connections.unsent >= MAX_UNSENT_OCTETS_IN_ALL)
+        )
+
     def _take_messages(self, buffer: bytearray, nursery: trio.Nursery) -> bool:
-        """Answer every whole message in *buffer* and remove it; tell whether there was one.
+        """Answer whole messages in *buffer* and remove them, while there is room; tell whether there was one.
 
         What is too short for a header is passed over like over UDP, and keeps no connection open.
         """
         at = 0
         was_one = False
-        while len(buffer) - at >= 2:
+        while len(buffer) - at >= 2 and not self._is_full():
             end = at + 2 + (buffer[at] << 8 | buffer[at + 1])
             if end > len(buffer):
                 break
@@ -220,9 +251,11 @@ class _Connection:
             self._queue(wire[:2], answer)
         elif answer is not None:
             self._pending += 1
+            self._connections.pending += 1
             nursery.start_soon(self._finish, wire[:2], answer, nursery)
 
     def _queue(self, message_id: bytes, tail: bytes) -> None:
+        self._connections.unsent += len(tail) + 4
         self._unsent += (len(tail) + 2).to_bytes(2, "big")
         self._unsent += message_id
         self._unsent += tail
@@ -232,6 +265,7 @@ class _Connection:
             tail = await answer()
         finally:
             self._pending -= 1
+            self._connections.pending -= 1
             self._wake()
         if tail is not None:
             self._queue(message_id, tail)
@@ -243,10 +277,14 @@ class _Connection:
         try:
             while self._unsent:
                 chunk, self._unsent = self._unsent, bytearray()
+                self._in_write = len(chunk)
                 with trio.move_on_after(WRITE_SECONDS) as scope:
-                    await self._stream.send_all(bytes(chunk))
+                    await self._stream.send_all(chunk)
+                self._connections.unsent -= self._in_write
+                self._in_write = 0
                 if scope.cancelled_caught:
                     raise _Hopeless
+                self._wake()
         finally:
             self._is_writing = False
             self._wake()

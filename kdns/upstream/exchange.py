@@ -13,6 +13,7 @@ import trio
 
 from kdns.errors import UpstreamError, WireError
 from kdns.proto.message import make_question, Message, read_message
+from kdns.proto.query import FORMERR, NOTIMP
 from kdns.upstream.servers import Server
 from zones.names import Name
 from zones.records import IN
@@ -21,18 +22,23 @@ RECEIVE_OCTETS = 65_535
 
 
 def matches(message: Message, message_id: bytes, qname: Name, qtype: int) -> bool:
-    """Tell whether *message* is the reply to that question: QR, ID, name, type and class."""
-    return message.is_response and message.id == message_id and message.question == (qname, qtype, IN)
+    """Tell whether *message* is the reply to that question: QR, ID, name, type and class.
+
+    A server that could not read the question may say so without it.
+    """
+    if not message.is_response or message.id != message_id:
+        return False
+    return message.question == (qname, qtype, IN) or (message.question is None and message.rcode in (FORMERR, NOTIMP))
 
 
-async def exchange_udp(server: Server, qname: Name, qtype: int, *, do: bool) -> Message:
+async def exchange_udp(server: Server, qname: Name, qtype: int, *, do: bool, edns: bool = True) -> Message:
     """Ask over UDP and wait for the matching reply. Raises UpstreamError when the system says that none can come."""
     message_id = secrets.token_bytes(2)
     try:
         info = socket.getaddrinfo(server.address, server.port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)[0]
         with trio.socket.socket(info[0], socket.SOCK_DGRAM) as sock:
             await sock.connect(info[4])
-            await sock.send(make_question(message_id, qname, qtype, do=do))
+            await sock.send(make_question(message_id, qname, qtype, do=do, edns=edns))
             while True:
                 wire = await sock.recv(RECEIVE_OCTETS)
                 try:

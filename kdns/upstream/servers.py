@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
@@ -86,11 +86,13 @@ class _Health:
 class ServerList:
     """The servers of one route, in the order to ask them; *sources* are servers or resolv.conf files.
 
+    Servers that are *own*, listeners of this program, are left out: asking them would never end.
     A file that cannot be read, or names no server any more, leaves the servers that it last named.
     """
 
-    def __init__(self, sources: Sequence[Server | Path]) -> None:
+    def __init__(self, sources: Sequence[Server | Path], *, own: Callable[[Server], bool] | None = None) -> None:
         self._sources = tuple(sources)
+        self._is_own = own or (lambda server: False)
         self._from_file: dict[Path, list[Server]] = {}
         self._stamps: dict[Path, tuple[int, int, int] | None] = {}
         self._health: dict[Server, _Health] = {}
@@ -138,6 +140,9 @@ class ServerList:
                 self._stamps[source] = None
                 continue
             self._stamps[source] = stamp
+            for server in [server for server in servers if self._is_own(server)]:
+                log.warning("%s: nameserver %s is this server itself; left out", source, server)
+                servers.remove(server)
             if not servers:
                 log.warning("%s names no nameserver; those it last named stay in use", source)
                 continue

@@ -165,7 +165,7 @@ def test_nonsense_is_told_and_outlived(api: ApiServer, name: str) -> None:
         api.fault = lambda path: None
         server.wait_for("synced after")
         assert addresses(server.port, WEB) == {"10.96.0.1"}
-        assert server.page("/ready") == (200, "OK")
+        server.wait_until(lambda: server.page("/ready") == (200, "OK"))
 
 
 def test_one_bad_object_costs_itself_alone(api: ApiServer) -> None:
