@@ -93,7 +93,10 @@ _E = TypeVar("_E", bound=Enum)
 
 def _choice(kind: type[_E]) -> Callable[[Any], _E]:
     def read(value: Any) -> _E:
-        return kind(value)
+        try:
+            return kind(value)
+        except ValueError:
+            raise ValueError from None  # what is expected says it better
 
     return read
 

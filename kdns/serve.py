@@ -282,7 +282,7 @@ class Server:
             with trio.move_on_after(DRAIN_SECONDS):
                 for udp in self._udp:
                     await udp.drained()
-                while self.connections.pending:
+                while self.connections.pending:  # noqa: ASYNC110 - for seconds at most, once in a life
                     await trio.sleep(0.05)
             self._announce("kdns: stopped")
             scope.cancel()

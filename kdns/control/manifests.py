@@ -23,7 +23,7 @@ import yaml
 
 from kdns.control.sink import Sink
 from kdns.errors import Problem
-from zones.decode import convert_json, decode_json, Decoder, Head, key_of, Meta
+from zones.decode import convert_json, decode_json, Decoder, Head, HeadMeta, key_of, NOT_JSON
 from zones.errors import BadObject
 from zones.objects import Kind, Namespace, Object, ObjectKey
 from zones.selectors import Scope
@@ -40,6 +40,18 @@ _API_VERSIONS: Final = {
     Kind.ENDPOINT_SLICE: "discovery.k8s.io/v1",
 }
 _KINDS: Final = {kind.value: kind for kind in Kind}
+
+LOOK_SECONDS: Final = 2.0
+"""Files are looked at this often besides being watched; a look costs a stat a file."""
+
+STEP_OBJECTS: Final = 200
+"""Objects applied between two looks at the network: some milliseconds."""
+
+MAX_DEPTH: Final = 100
+"""Nesting in YAML: the API's objects stay below 30, and libyaml's composer crashes at some ten thousands."""
+
+MAX_ALIASED_NODES: Final = 200_000
+"""Nodes that the aliases of one YAML file may stand for together."""
 
 Stamp = tuple[int, int, int]
 
@@ -72,43 +84,47 @@ class ManifestReader:
         except OSError as exc:
             loaded.problems.append(Problem(str(path), exc.strerror or str(exc), "a readable file"))
             return loaded
-        if path.suffix == ".json":
-            self._read_json(data, str(path), loaded)
-        else:
-            self._read_yaml(data, str(path), loaded)
+        try:
+            if path.suffix == ".json":
+                self._read_json(data, str(path), loaded)
+            else:
+                self._read_yaml(data, str(path), loaded)
+        except Exception as exc:  # noqa: BLE001 - PyYAML raises all sorts of things for what tags make of values
+            loaded.problems.append(Problem(str(path), f"{type(exc).__name__}: {exc}", "an object of Kubernetes"))
         return loaded
 
     # -- JSON -----------------------------------------------------------------------------------------------------
 
     def _read_json(self, data: bytes, where: str, loaded: Loaded) -> None:
         try:
+            json.loads(data, object_pairs_hook=_without_duplicates)
             whole = msgspec.json.decode(data, type=_JsonList)
-        except msgspec.DecodeError as exc:
+        except (ValueError, msgspec.DecodeError, RecursionError) as exc:
             loaded.problems.append(Problem(where, str(exc), "one JSON object"))
             return
         if (whole.kind or "").endswith("List") and whole.items is not None:
             for number, item in enumerate(whole.items):
-                self._take_json(item, f"{where}: items[{number}]", loaded, list_kind=whole)
+                self._take_json(item, f"{where}: items[{number}]", loaded, whole)
         else:
-            self._take_json(msgspec.Raw(data), where, loaded)
+            self._take_json(msgspec.Raw(data), where, loaded, whole)
 
-    def _take_json(self, text: msgspec.Raw, where: str, loaded: Loaded, *, list_kind: _JsonList | None = None) -> None:
+    def _take_json(self, text: msgspec.Raw, where: str, loaded: Loaded, whole: _JsonList) -> None:
         try:
-            json.loads(bytes(text), object_pairs_hook=_without_duplicates)
             head = msgspec.json.decode(text, type=Head)
-        except (ValueError, msgspec.DecodeError) as exc:
+        except NOT_JSON as exc:
             loaded.problems.append(Problem(where, str(exc), "an object of Kubernetes"))
             return
-        if list_kind is not None and head.kind is None and list_kind.kind != "List":
+        if head.kind is None and whole.kind != "List":
             # items of a typed list, as an API server sends them, leave their kind and version out
-            head.kind = (list_kind.kind or "").removesuffix("List")
-            head.api_version = list_kind.api_version
+            head.kind = (whole.kind or "").removesuffix("List")
+            head.api_version = whole.api_version
         self._take(head, where, loaded, lambda kind: decode_json(kind, text))
 
     # -- YAML -----------------------------------------------------------------------------------------------------
 
     def _read_yaml(self, data: bytes, where: str, loaded: Loaded) -> None:
         try:
+            _check_expansion(data)
             documents = list(yaml.load_all(data, Loader=_Loader))
         except yaml.MarkedYAMLError as exc:
             mark = exc.problem_mark
@@ -146,7 +162,7 @@ class ManifestReader:
         if not head.kind:
             loaded.problems.append(Problem(f"{where}: kind", repr(head.kind), "the kind of an object"))
             return
-        meta = head.metadata or Meta()
+        meta = head.metadata or HeadMeta()
         kind = _KINDS.get(head.kind)
         if kind is None or head.api_version != _API_VERSIONS[kind]:
             loaded.warnings.append(f"{where}: {head.api_version} {head.kind} is of no use to DNS; skipped")
@@ -168,8 +184,20 @@ class ManifestReader:
             loaded.named.add(key.namespace)
 
 
+class Scan(msgspec.Struct):
+    """What a look at the files found: those that are there, those that were read anew, and roots that are gone."""
+
+    files: dict[Path, Stamp]
+    read: dict[Path, Loaded]
+    missing: list[Path]
+
+
 class ManifestSource:
-    """Feeds a sink from *paths*, files and folders, and follows them."""
+    """Feeds a sink from *paths*, files and folders, and follows them.
+
+    A path that is gone as a whole is a fault, not a wish: what it last held is served until it is back. A file that
+    is gone from a folder is gone.
+    """
 
     def __init__(self, paths: Sequence[Path], reader: ManifestReader, sink: Sink) -> None:
         self._paths = tuple(paths)
@@ -181,36 +209,15 @@ class ManifestSource:
 
     def load(self) -> None:
         """Read what is new or has changed, and apply it."""
-        files = dict(stamped(self._paths))
-        for path in [path for path in self._stamps if path not in files]:
-            del self._stamps[path]
-            self._good.pop(path, None)
-            self.problems.pop(path, None)
-            self._sink.trouble(str(path), None)
-        for path, stamp in files.items():
-            if self._stamps.get(path) == stamp:
-                continue
-            self._stamps[path] = stamp
-            loaded = self._reader.read(path)
-            for warning in loaded.warnings:
-                log.warning("%s", warning)
-            if loaded.problems:
-                self.problems[path] = loaded.problems
-                first, more = loaded.problems[0], len(loaded.problems) - 1
-                self._sink.trouble(str(path), None)
-                self._sink.trouble(str(path), f"{first}" + (f" (and {more} more)" if more else ""))
-            else:
-                self.problems.pop(path, None)
-                self._good[path] = loaded
-                self._sink.trouble(str(path), None)
-        for path in self._paths:
-            self._sink.trouble(str(path), None if path.exists() else "no such file or folder")
-        self._apply()
+        for _ in self._take(self._scan()):
+            pass
 
     async def run(self) -> None:
         """Follow the files until cancelled; ``load`` has been called before."""
-        stop = trio.Event()
-        try:
+        changed = trio.Event()
+
+        async def watch() -> None:
+            nonlocal changed
             async for _ in watchfiles.awatch(
                 *{_watchable(path) for path in self._paths},
                 watch_filter=None,
@@ -219,11 +226,75 @@ class ManifestSource:
                 stop_event=stop,
                 raise_interrupt=False,
             ):
-                self.load()
-        finally:
-            stop.set()
+                changed.set()
 
-    def _apply(self) -> None:
+        async def keep_watching() -> None:
+            while True:
+                try:
+                    await watch()
+                except Exception as exc:  # noqa: BLE001 - out of inotify instances, a folder that went away, …
+                    text = f"cannot be watched ({exc}); looked at every {LOOK_SECONDS:g} s"
+                    self._sink.trouble("manifests", text)
+                else:
+                    self._sink.trouble("manifests", None)
+                await trio.sleep(LOOK_SECONDS)
+
+        async def stop_watching() -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                stop.set()  # the watching thread looks at it every step, and ends
+
+        stop = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stop_watching)
+            nursery.start_soon(keep_watching)
+            while True:
+                # Whatever watching misses (a folder made anew, a link turned elsewhere), a look finds.
+                scan = await trio.to_thread.run_sync(self._scan)
+                for _ in self._take(scan):
+                    await trio.lowlevel.checkpoint()
+                with trio.move_on_after(LOOK_SECONDS):
+                    await changed.wait()
+                changed = trio.Event()
+
+    def _scan(self) -> Scan:
+        """Look at the files and read those that changed; runs in a thread, and touches nothing."""
+        files = dict(stamped(self._paths))
+        read = {path: self._reader.read(path) for path, stamp in files.items() if self._stamps.get(path) != stamp}
+        return Scan(files, read, [path for path in self._paths if not path.exists()])
+
+    def _take(self, scan: Scan) -> Iterator[None]:
+        """Apply what a scan found, in steps between which queries may be answered."""
+        for root in self._paths:
+            self._sink.trouble(f"--manifests {root}", "no such file or folder" if root in scan.missing else None)
+        gone = [
+            path
+            for path in self._stamps
+            if path not in scan.files and not any(path == root or root in path.parents for root in scan.missing)
+        ]
+        for path in gone:
+            del self._stamps[path]
+            self._good.pop(path, None)
+            self.problems.pop(path, None)
+            self._sink.trouble(str(path), None)
+        for path, loaded in scan.read.items():
+            self._stamps[path] = scan.files[path]
+            for warning in loaded.warnings:
+                log.warning("%s", warning)
+            if loaded.problems:
+                self.problems[path] = loaded.problems
+                first, more = loaded.problems[0], len(loaded.problems) - 1
+                text = str(first).removeprefix(f"{path}: ") + (f" (and {more} more)" if more else "")
+                self._sink.trouble(str(path), text, sort=text)
+            else:
+                self.problems.pop(path, None)
+                self._good[path] = loaded
+                self._sink.trouble(str(path), None)
+        if gone or scan.read or not self._sink.is_synced:
+            yield from self._apply()
+
+    def _apply(self) -> Iterator[None]:
         wanted: dict[tuple[Kind, ObjectKey], Object] = {}
         origins: dict[tuple[Kind, ObjectKey], Path] = {}
         for path in sorted(self._good):
@@ -237,8 +308,13 @@ class ManifestSource:
         for name in {name for loaded in self._good.values() for name in loaded.named} - defined:
             wanted[Kind.NAMESPACE, ObjectKey(b"", name)] = Namespace(name)
         store = self._sink.store
-        deletes = [(kind, key) for kind in self._sink.kinds for key in store.keys(kind) if (kind, key) not in wanted]
-        self._sink.apply([new for (kind, _), new in wanted.items() if kind in self._sink.kinds], deletes)
+        self._sink.apply(
+            (), [(kind, key) for kind in self._sink.kinds for key in store.keys(kind) if (kind, key) not in wanted]
+        )
+        news = [new for (kind, _), new in wanted.items() if kind in self._sink.kinds]
+        for at in range(0, len(news), STEP_OBJECTS):
+            yield
+            self._sink.apply(news[at : at + STEP_OBJECTS])
         for kind in self._sink.kinds:
             self._sink.complete(kind)
 
@@ -296,12 +372,41 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> None:
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+def _check_expansion(data: bytes) -> None:
+    """Raise ValueError for YAML that is nested too deeply, or small and yet stands for something huge."""
+    sizes: dict[str, int] = {}
+    open_nodes: list[tuple[str | None, int]] = []
+    total = aliased = 0
+    for event in yaml.parse(data, Loader=_Base):
+        match event:
+            case yaml.AliasEvent():
+                if event.anchor not in sizes:
+                    raise ValueError(f"alias *{event.anchor} of something that is not complete there")
+                total += sizes[event.anchor]
+                aliased += sizes[event.anchor]
+                if aliased > MAX_ALIASED_NODES:
+                    raise ValueError(f"aliases that stand for more than {MAX_ALIASED_NODES} nodes")
+            case yaml.CollectionStartEvent():
+                open_nodes.append((event.anchor, total))
+                total += 1
+                if len(open_nodes) > MAX_DEPTH:
+                    raise ValueError(f"nesting of more than {MAX_DEPTH}")
+            case yaml.CollectionEndEvent():
+                anchor, before = open_nodes.pop()
+                if anchor is not None:
+                    sizes[anchor] = total - before
+            case yaml.ScalarEvent():
+                total += 1
+                if event.anchor is not None:
+                    sizes[event.anchor] = 1
+
+
 class _Loader(_Base):  # type: ignore[misc]
     """A SafeLoader that refuses a key that stands twice in one mapping, which YAML forbids and PyYAML lets pass."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
-        for key, _ in node.value:
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if key.tag == "tag:yaml.org,2002:merge" or not isinstance(key, yaml.ScalarNode):
                 continue
             if key.value in seen:

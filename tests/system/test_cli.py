@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def test_every_problem_at_once(tmp_path: Path) -> None:
 )
 def test_bad_flags(arguments: list[str], told: str, tmp_path: Path) -> None:
     done = subprocess.run(
-        [shutil.which("kdns") or "kdns", "serve", "--admin=127.0.0.1:0", *arguments],
+        [sys.executable, "-m", "kdns", "serve", "--admin=127.0.0.1:0", *arguments],
         cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == 2
@@ -123,7 +124,11 @@ def test_help_and_version() -> None:
     assert "[default: [::]:53]" in run_kdns("serve", "--help").stdout
     assert run_kdns("--version").stdout.startswith("kdns, version ")
     nodelocal = subprocess.run(
-        [shutil.which("nodelocal") or "nodelocal", "--help"], capture_output=True, text=True, timeout=30, check=True
+        [str(Path(sys.executable).with_name("nodelocal")), "--help"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
     )
     assert "Usage: nodelocal" in nodelocal.stdout
 

@@ -59,6 +59,7 @@ def test_a_single_file_is_followed(tmp_path: Path) -> None:
         wait_for_addresses(server.port, WEB, {"10.96.0.2"})
         path.unlink()
         server.wait_until(lambda: "no such file" in server.page("/ready")[1])
+        assert addresses(server.port, WEB) == {"10.96.0.2"}  # a source that is gone is a fault, not a wish
         write(path, service("web", "10.96.0.3"))
         wait_for_addresses(server.port, WEB, {"10.96.0.3"})
         server.wait_until(lambda: server.page("/ready") == (200, "OK"))
@@ -81,7 +82,7 @@ def test_a_mounted_config_map(tmp_path: Path) -> None:
 
 BROKEN = {
     "duplicate key": ("kind: Service\nkind: Pod\n", r"line 2: found duplicate key 'kind'"),
-    "syntax": ("a: [1,\nb: 2\n", "line 2: found "),
+    "syntax": ("a: [1,\nb: 2\n", r"line [123]: found "),
     "no kind": ("apiVersion: v1\n", "kind: found None; expected the kind of an object"),
     "not an object": ("- 1\n", "expected an object of Kubernetes"),
     "wrong type": (
@@ -96,6 +97,18 @@ BROKEN = {
         yaml.safe_dump_all([service("a"), service("b", "10.0.0.256")]),
         r"document 2: Service default/b: spec.clusterIPs\[0\]: found '10.0.0.256'; expected an IP address",
     ),
+    "bomb of lists": (
+        "kind: List\napiVersion: v1\nitems:\n- &b {kind: List, apiVersion: v1, items: []}\n"
+        + "".join(
+            f"- &{chr(c + 1)} {{kind: List, apiVersion: v1, items: [{','.join([f'*{chr(c)}'] * 9)}]}}\n"
+            for c in range(ord("b"), ord("j"))
+        ),
+        "aliases that stand for more than",
+    ),
+    "endless": ("&a {kind: List, apiVersion: v1, items: [*a]}\n", "alias"),
+    "deep": ("[" * 100_000, "nesting of more than 100"),
+    "odd tag": ("kind: !!bool x\n", "expected an object of Kubernetes"),
+    "odd set": ("x: !!set [a]\n", "expected"),
     "bomb": (
         "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n",
         "found None",
@@ -134,6 +147,49 @@ def test_what_is_broken_at_the_start_ends_it(tmp_path: Path, name: str) -> None:
         assert "duplicate key 'kind'" in done.stderr
         assert "web.yaml" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_deep_json_and_octets_that_are_no_text(tmp_path: Path) -> None:
+    write(tmp_path / "web.yaml", service("web", "10.96.0.1"))
+    with kdns("--manifests", tmp_path) as server:
+        server.wait_for("synced")
+        (tmp_path / "deep.json").write_text('{"a":' * 100_000)
+        (tmp_path / "list.json").write_text("[" * 100_000)
+        (tmp_path / "latin.json").write_bytes(b'{"kind":"Service","metadata":{"name":"caf\xe9"}}')
+        (tmp_path / "latin.yaml").write_bytes(b"kind: caf\xe9\n")
+        for name in ("deep.json", "list.json", "latin.json", "latin.yaml"):
+            server.wait_for(name)
+        assert addresses(server.port, WEB) == {"10.96.0.1"}
+
+
+def test_a_folder_removed_and_made_again(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    folder.mkdir()
+    write(folder / "web.yaml", service("web", "10.96.0.1"))
+    with kdns("--manifests", folder) as server:
+        server.wait_for("synced")
+        (folder / "web.yaml").unlink()
+        folder.rmdir()
+        server.wait_until(lambda: "no such file or folder" in server.page("/ready")[1])
+        folder.mkdir()
+        for number in (2, 3):
+            write(folder / "web.yaml", service("web", f"10.96.0.{number}"))
+            wait_for_addresses(server.port, WEB, {f"10.96.0.{number}"})
+        server.wait_until(lambda: server.page("/ready") == (200, "OK"))
+
+
+def test_a_link_turned_to_another_folder(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / f"m{number}").mkdir()
+        write(tmp_path / f"m{number}" / "web.yaml", service("web", f"10.96.0.{number}"))
+    link = tmp_path / "link"
+    link.symlink_to("m1")
+    with kdns("--manifests", link) as server:
+        server.wait_for("synced")
+        assert addresses(server.port, WEB) == {"10.96.0.1"}
+        (tmp_path / "new").symlink_to("m2")
+        os.replace(tmp_path / "new", link)
+        wait_for_addresses(server.port, WEB, {"10.96.0.2"})
 
 
 def test_unknown_kinds_and_lists(tmp_path: Path) -> None:
@@ -199,7 +255,7 @@ def test_a_large_list(tmp_path: Path, octets: int) -> None:
     ]
     for piece in slices:
         piece["metadata"]["managedFields"] = [
-            {"manager": "kube-controller-manager", "fieldsV1": {f"f:k{n}": {} for n in range(300)}}
+            {"manager": "kube-controller-manager", "fieldsV1": {f"f:k{n}": {} for n in range(1500)}}
         ]
     data = json.dumps(
         {"apiVersion": "v1", "kind": "List", "items": [*slices, *(service(f"s{n}") for n in range(2600))]}
