@@ -12,7 +12,7 @@ from typing import Any
 def objects(
     services: int, endpoints: int, *, headless: int = 0, namespaces: int = 10, seed: int = 1
 ) -> Iterator[dict[str, Any]]:
-    """Yield Namespaces, *services* Services, the first *headless* of them headless, and a slice of *endpoints* for each."""
+    """Yield Namespaces, *services* Services, the first *headless* of them headless, and *endpoints* for each."""
     random_source = random.Random(seed)
     for number in range(namespaces):
         yield {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": f"ns{number}"}}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.process import BenchError, Process
+from bench.process import BenchError, LOAD_CPU, pinned, Process
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -32,20 +32,23 @@ def write_queries(path: Path, queries: Iterable[tuple[str, str]]) -> None:
     path.write_text("".join(f"{name} {rrtype}\n" for name, rrtype in queries))
 
 
-def drive(server: Process, queries: Path, *, seconds: float, clients: int = 4, outstanding: int = 256) -> Run:
-    """Send *queries* over and over for *seconds* at full speed."""
+def drive(
+    server: Process, queries: Path, *, seconds: float = 0, once: bool = False, clients: int = 4, outstanding: int = 256
+) -> Run:
+    """Send *queries* over and over for *seconds* at full speed, or all of them *once*."""
     command = shutil.which("dnsperf")
     if command is None:
         raise BenchError("dnsperf is missing: Debian's package dnsperf has it")
     before = server.cpu_seconds()
     done = subprocess.run(
         [
-            command, "-s", "127.0.0.1", "-p", str(server.port), "-d", str(queries), "-l", str(seconds),
+            *pinned(LOAD_CPU), command, "-s", "127.0.0.1", "-p", str(server.port), "-d", str(queries),
+            *(["-n", "1"] if once else ["-l", str(seconds)]),
             "-c", str(clients), "-q", str(outstanding), "-t", "2",
         ],
         capture_output=True,
         text=True,
-        timeout=seconds + 60,
+        timeout=seconds + 600,
         check=False,
     )  # fmt: skip
     cpu = server.cpu_seconds() - before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -19,6 +21,17 @@ from zones.names import Name
 START_SECONDS: Final = 60.0
 
 
+SERVER_CPU: Final = 0
+LOAD_CPU: Final = 1
+"""Server and load generator get a processor each: sharing one moves the load's work into the server's figures."""
+
+
+def pinned(cpu: int) -> list[str]:
+    """Return what to put before a command to keep it on one processor; nothing where there is only one."""
+    command = shutil.which("taskset")
+    return [command, "-c", str(cpu)] if command and (os.cpu_count() or 1) > 1 else []
+
+
 class BenchError(Exception):
     """What keeps a figure from being made; shown as one line."""
 
@@ -32,13 +45,13 @@ class Process:
         self._command = list(command)
         self._probe = probe
         self._cwd = cwd
-        self._output = tempfile.TemporaryFile()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process ends
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Process:
         try:
             self._process = subprocess.Popen(
-                self._command, stdout=self._output, stderr=subprocess.STDOUT, cwd=self._cwd
+                [*pinned(SERVER_CPU), *self._command], stdout=self._output, stderr=subprocess.STDOUT, cwd=self._cwd
             )
         except OSError as exc:
             raise BenchError(f"{self.name}: {self._command[0]}: {exc.strerror}") from exc
@@ -78,7 +91,7 @@ class Process:
         return self._output.read().decode(errors="replace")
 
     def _tree(self) -> list[psutil.Process]:
-        root = psutil.Process(self.pid)
+        root = psutil.Process(self.pid)  # taskset becomes the server itself
         return [root, *root.children(recursive=True)]
 
     def _wait(self) -> None:

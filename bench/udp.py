@@ -8,12 +8,13 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from bench.cluster import write_manifests
-from bench.dnsperf import Run, drive, write_queries
-from bench.process import BenchError, Process, free_port
+from bench.dnsperf import drive, Run, write_queries
+from bench.process import free_port, Process
 from zones.names import Name
 
 SEED: Final = 1
@@ -74,36 +75,69 @@ def servers(folder: Path, services: int) -> list[Callable[[], Process]]:
     zone = folder / "cluster.local.zone"
     with zone.open("w") as out:
         subprocess.run([sys.executable, "-m", "kdns", "zone", "--manifests", str(manifests)], stdout=out, check=True)
-    for name, package, make in (("NSD", "nsd", _nsd), ("Knot", "knot", _knot)):
-        path = shutil.which({"NSD": "nsd", "Knot": "knotd"}[name]) or shutil.which(f"/usr/sbin/{package}")
+    peers = (("NSD", "nsd", "nsd", _nsd), ("Knot", "knotd", "knot", _knot))
+    for name, program, package, make in peers:
+        path = shutil.which(program) or shutil.which(f"/usr/sbin/{program}")
         if path is None:
-            print(f"no {name} here (Debian's package {package})")
-            continue
-        found.append(lambda name=name, path=path, make=make: make(name, path, folder, zone, probe))  # type: ignore[misc]
+            print(f"no {name} here: Debian's package {package} has it")
+        else:
+            found.append(partial(make, path, folder, zone, probe))
     return found
 
 
-def _nsd(name: str, path: str, folder: Path, zone: Path, probe: Name) -> Process:
+NSD_CONF: Final = """\
+server:
+  ip-address: 127.0.0.1@{port}
+  username: ""
+  chroot: ""
+  zonesdir: {folder}
+  database: ""
+  pidfile: {folder}/nsd.pid
+  xfrdfile: {folder}/nsd.xfrd
+  zonelistfile: {folder}/nsd.list
+  xfrdir: {folder}
+  server-count: 1
+  rrl-ratelimit: 0
+remote-control:
+  control-enable: no
+zone:
+  name: cluster.local
+  zonefile: {zone}
+"""
+
+KNOT_CONF: Final = """\
+server:
+  listen: 127.0.0.1@{port}
+  rundir: {folder}
+  udp-workers: 1
+  tcp-workers: 1
+  background-workers: 1
+database:
+  storage: {folder}
+log:
+  - target: stderr
+    any: warning
+zone:
+  - domain: cluster.local
+    storage: {folder}
+    file: {zone}
+    zonefile-load: whole
+    journal-content: none
+"""
+
+
+def _nsd(path: str, folder: Path, zone: Path, probe: Name) -> Process:
     port = free_port()
     conf = folder / "nsd.conf"
-    conf.write_text(
-        f'server:\n  ip-address: 127.0.0.1@{port}\n  username: ""\n  chroot: ""\n  zonesdir: {folder}\n'
-        f'  database: ""\n  pidfile: {folder}/nsd.pid\n  xfrdfile: {folder}/nsd.xfrd\n  zonelistfile: {folder}/nsd.list\n'
-        f"  xfrdir: {folder}\n  server-count: 1\n  rrl-ratelimit: 0\nremote-control:\n  control-enable: no\n"
-        f"zone:\n  name: cluster.local\n  zonefile: {zone}\n"
-    )
-    return Process(name, [path, "-d", "-c", str(conf)], port, probe, cwd=folder)
+    conf.write_text(NSD_CONF.format(port=port, folder=folder, zone=zone))
+    return Process("NSD", [path, "-d", "-c", str(conf)], port, probe, cwd=folder)
 
 
-def _knot(name: str, path: str, folder: Path, zone: Path, probe: Name) -> Process:
+def _knot(path: str, folder: Path, zone: Path, probe: Name) -> Process:
     port = free_port()
     conf = folder / "knot.conf"
-    conf.write_text(
-        f"server:\n  listen: 127.0.0.1@{port}\n  rundir: {folder}\n  udp-workers: 1\n  tcp-workers: 1\n  background-workers: 1\n"
-        f"database:\n  storage: {folder}\nlog:\n  - target: stderr\n    any: warning\n"
-        f"zone:\n  - domain: cluster.local\n    storage: {folder}\n    file: {zone}\n    zonefile-load: whole\n    journal-content: none\n"
-    )
-    return Process(name, [path, "-c", str(conf)], port, probe, cwd=folder)
+    conf.write_text(KNOT_CONF.format(port=port, folder=folder, zone=zone))
+    return Process("Knot", [path, "-c", str(conf)], port, probe, cwd=folder)
 
 
 def run(folder: Path, *, seconds: float, rounds: int, services: int) -> dict[str, dict[str, list[Run]]]:
@@ -154,14 +188,11 @@ def report(results: dict[str, dict[str, list[Run]]], base: str = "socket API (C)
 
 def table(rows: Sequence[dict[str, object]]) -> None:
     """Print *rows* for a person."""
-    print(
-        f"\n{'mix':26} {'server':16} {'µs CPU a query':>15} {'(min – max)':>16} {'× socket API':>13} {'queries/s':>10} {'lost':>8}"
-    )
+    titles = ("mix", "server", "µs CPU a query", "(min – max)", "× socket API", "queries/s", "lost")
+    print("\n{:26} {:16} {:>15} {:>16} {:>13} {:>10} {:>8}".format(*titles))
     for row in rows:
-        span = f"{row['cpu_us_min']} – {row['cpu_us_max']}"
         print(
-            f"{row['mix']:26} {row['server']:16} {row['cpu_us']:>15} {span:>16} {row['ratio'] or '-':>13} {row['rate']:>10} {row['lost']:>8}"
+            f"{row['mix']:26} {row['server']:16} {row['cpu_us']:>15} "
+            f"{row['cpu_us_min']:>7} – {row['cpu_us_max']:<6} "
+            f"{row['ratio'] or '-':>13} {row['rate']:>10} {row['lost']:>8}"
         )
-
-
-__all__ = ["BenchError", "report", "run", "table"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.builders import endpoints, external, objects, ready, service, unready
-from tests.support.cases import SOA, Case, Setup, check
+from tests.support.cases import Case, check, Setup, SOA
 from zones.objects import Object
 
 Z = "cluster.local."

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.builders import endpoints, external, namespace, objects, pod, ready, service, unready
-from tests.support.cases import SERIAL, SOA, SOA_IN_ADDR, SOA_IP6, Case, Setup, check
+from tests.support.cases import Case, check, SERIAL, Setup, SOA, SOA_IN_ADDR, SOA_IP6
 from zones.pods import PodMode
 from zones.reverse import reverse_zones_from_text
 

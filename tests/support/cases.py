@@ -24,7 +24,7 @@ from zones.pods import PodMode
 from zones.records import address_from_text
 from zones.reverse import IN_ADDR_ARPA, IP6_ARPA, ReverseZone
 from zones.store import Store
-from zones.zone import Serial, Timers
+from zones.zone import Serial, Timers, Zone
 
 SERIAL = 1_800_000_000
 SOA = f"cluster.local. 5 IN SOA ns.dns.cluster.local. hostmaster.cluster.local. {SERIAL} 7200 1800 86400 5"
@@ -68,7 +68,7 @@ class Cluster:
         ]
         apex = self.cluster_zones[0].apex
         self.reverse_zones = [ReverseZone(origin, self.store, apex=apex, ttl=setup.ttl) for origin in setup.reverse]
-        self.zones = [*self.cluster_zones, *self.reverse_zones]
+        self.zones: list[Zone] = [*self.cluster_zones, *self.reverse_zones]
         self.authority = Authority(
             ZoneSet(self.zones), forwards=setup.forwards, reverse=frozenset(zone.origin for zone in self.reverse_zones)
         )

@@ -18,9 +18,7 @@ def _possible() -> bool:
         return False
     name = f"kdns-{uuid.uuid4().hex[:8]}"
     try:
-        if subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False).returncode:
-            return False
-        return True
+        return not subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False).returncode
     finally:
         subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
 

@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import dns.flags
@@ -62,10 +63,8 @@ class Upstream:
 
     def __exit__(self, *_: object) -> None:
         for sock in (self._udp, self._tcp):
-            try:
+            with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
             sock.close()
 
     def _replies(self, wire: bytes, client: Any, *, tcp: bool) -> list[bytes]:

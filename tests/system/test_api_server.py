@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import dns.rcode
@@ -14,7 +14,7 @@ import yaml
 from tests.support.api_server import ApiServer, Fault
 from tests.support.client import addresses, lookup, wait_for_addresses
 from tests.support.kube import endpoint_slice, namespace, pod, service
-from tests.support.process import Kdns, kdns
+from tests.support.process import kdns
 
 pytestmark = pytest.mark.system
 
@@ -216,7 +216,7 @@ def test_no_endpoints(api: ApiServer) -> None:
         assert not api.count("endpointslices")
 
 
-def kubeconfig(folder: Path, api: ApiServer, user: dict[str, object]) -> Path:
+def kubeconfig(folder: Path, api: ApiServer, user: Mapping[str, object]) -> Path:
     path = folder / "kubeconfig"
     context = {"name": "test", "context": {"cluster": "c", "user": "u"}}
     path.write_text(

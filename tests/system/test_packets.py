@@ -215,28 +215,28 @@ ROWS = [
             transports=(UDP,),
         )
         for size in (0, 100, 511, 512)
-    ),  # fmt: skip
+    ),
     Row(
         "payload 65535 is capped at 1232",
         query("big.default.svc.cluster.local.", edns=opt(size=65535)),
         "NOERROR",
         lambda m, w: 1200 < len(w) <= 1232 and bool(m.flags & dns.flags.TC),
         transports=(UDP,),
-    ),  # fmt: skip
+    ),
     Row(
         "over TCP it is whole",
         query("big.default.svc.cluster.local."),
         "NOERROR",
         lambda m, w: len(m.answer[0]) == 200 and not m.flags & dns.flags.TC,
         transports=(TCP,),
-    ),  # fmt: skip
+    ),
     Row(
         "over 64 KiB: as much as fits, TC",
         query("huge.default.svc.cluster.local."),
         "NOERROR",
         lambda m, w: len(m.answer[0]) > 4000 and len(w) <= 65535 and bool(m.flags & dns.flags.TC),
         transports=(TCP,),
-    ),  # fmt: skip
+    ),
     Row("no OPT, no OPT", query(), "NOERROR", lambda m, w: m.edns == -1 and has_address(m, w)),
     Row(
         "no OPT: 512 at most",
@@ -244,7 +244,7 @@ ROWS = [
         "NOERROR",
         lambda m, w: len(w) <= 512 and bool(m.flags & dns.flags.TC),
         transports=(UDP,),
-    ),  # fmt: skip
+    ),
     Row("an octet behind the message", query() + b"\0", "FORMERR"),
     Row("an octet behind the OPT", query(edns=opt()) + b"\0", "FORMERR"),
     Row(
@@ -296,7 +296,7 @@ ROWS = [
         "NOERROR",
         lambda m, w: [int(o.otype) for o in m.options] == [11] and w.endswith(b"\0\x0b\0\2\0\x64"),
         (TCP,),
-    ),  # fmt: skip
+    ),
     Row("keepalive with a timeout", query(edns=opt(options=option(11, b"\0\x01"))), "FORMERR"),
     Row("empty non-terminal", query("svc.cluster.local."), "NOERROR", is_denial),
     Row("AAAA at an IPv4 name", query(rrtype=28), "NOERROR", is_denial),
@@ -305,7 +305,7 @@ ROWS = [
         query("no.default.svc.cluster.local."),
         "NXDOMAIN",
         lambda m, w: m.authority[0].ttl == m.authority[0][0].minimum == 5,
-    ),  # fmt: skip
+    ),
     Row(
         "a record behind the question is passed over",
         header(counts=(1, 1, 1, 1)) + question() + RECORD * 3,

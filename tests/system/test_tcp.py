@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.client import addresses, ask_tcp, lookup, read_framed
 from tests.support.process import Kdns, kdns
-from tests.support.upstream import Reply, Upstream, answer
+from tests.support.upstream import answer, Reply, Upstream
 
 pytestmark = pytest.mark.system
 

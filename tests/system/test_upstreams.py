@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.client import addresses, lookup
 from tests.support.process import Kdns, kdns
-from tests.support.upstream import Reply, Upstream, answer
+from tests.support.upstream import answer, Reply, Upstream
 
 pytestmark = pytest.mark.system
 

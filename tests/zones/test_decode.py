@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from zones.decode import Decoder, Head, decode_json, key_of
+from zones.decode import decode_json, Decoder, Head, key_of
 from zones.errors import BadObject
 from zones.objects import (
+    address_from_dashed,
+    dashed_address,
     Endpoint,
     EndpointSlice,
     Kind,
@@ -18,8 +20,6 @@ from zones.objects import (
     Pod,
     Port,
     Service,
-    address_from_dashed,
-    dashed_address,
 )
 from zones.records import address_from_text, address_to_text
 from zones.selectors import Scope, Selector

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zones.errors import BadName, LabelTooLong, NameTooLong
-from zones.names import MAX_NAME_OCTETS, ROOT, Name
+from zones.names import MAX_NAME_OCTETS, Name, ROOT
 
 labels = st.lists(st.binary(min_size=1, max_size=63), max_size=8).filter(
     lambda some: sum(len(label) + 1 for label in some) < MAX_NAME_OCTETS

@@ -6,16 +6,16 @@ from collections.abc import Iterable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import invariant, rule, RuleBasedStateMachine
 
 from kdns.answer.authority import ZoneSet
 from tests.support.builders import endpoints, namespace, objects, ready, service, unready
 from zones.cluster import ClusterZone
 from zones.names import Name
-from zones.objects import KIND_OF, Endpoint, EndpointSlice, Kind, Namespace, Object, ObjectKey, Pod, Port, Service
+from zones.objects import Endpoint, EndpointSlice, Kind, KIND_OF, Namespace, Object, ObjectKey, Pod, Port, Service
 from zones.pods import PodMode
-from zones.records import AAAA, ANY, PTR, SRV, A
-from zones.reverse import IN_ADDR_ARPA, IP6_ARPA, ReverseZone, reverse_key, reverse_name
+from zones.records import A, AAAA, ANY, PTR, SRV
+from zones.reverse import IN_ADDR_ARPA, IP6_ARPA, reverse_key, reverse_name, ReverseZone
 from zones.store import Change, Store
 from zones.zone import Found, Outcome, Serial
 

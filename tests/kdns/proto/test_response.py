@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdns.proto.message import make_question, read_message, rrsets_of
-from kdns.proto.query import Query, Transport, read_query
-from kdns.proto.response import MAX_ROTATIONS, make_response
+from kdns.proto.query import Query, read_query, Transport
+from kdns.proto.response import make_response, MAX_ROTATIONS
 from zones.names import Name
-from zones.records import AAAA, CNAME, MX, PTR, SOA, SRV, TXT, A, RRset, soa_rdata, srv_rdata, txt_rdata
+from zones.records import A, AAAA, CNAME, MX, PTR, RRset, SOA, soa_rdata, SRV, srv_rdata, TXT, txt_rdata
 
 labels = st.sampled_from([b"a", b"B", b"c" * 20, b"\xff", b"_tcp", b"example", b"d" * 63])
 names = st.lists(labels, max_size=4).map(Name)

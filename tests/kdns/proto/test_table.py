@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import invariant, rule, RuleBasedStateMachine
 
-from kdns.proto.table import MAX_NOTED, AnswerTable
+from kdns.proto.table import AnswerTable, MAX_NOTED
 
 
 def ask(table: AnswerTable, key: bytes, *, owners: tuple[bytes, ...] = (b"o",), tail: bytes = b"x" * 50) -> bool:

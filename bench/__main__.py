@@ -1,0 +1,81 @@
+"""``python -m bench``: measure kdns on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench import propagation, udp, unique
+from bench.process import BenchError
+
+OUT = Path(__file__).parent / "out"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Measure kdns, beside other servers where they are installed.
+
+    Each bench prints a table and writes one JSON file to bench/out. Absolute figures are this machine's; what can be
+    compared are ratios from one run.
+    """
+
+
+@main.command("udp")
+@click.option("--seconds", default=5.0, show_default=True, help="Length of a run.")
+@click.option("--rounds", default=3, show_default=True, help="Runs of each server on each mix.")
+@click.option("--services", default=10_000, show_default=True, help="Services in the cluster.")
+def bench_udp(seconds: float, rounds: int, services: int) -> None:
+    """CPU a query over UDP, as a multiple of the bare socket API's."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows = udp.report(udp.run(Path(folder), seconds=seconds, rounds=rounds, services=services))
+    udp.table(rows)
+    write("udp", {"seconds": seconds, "rounds": rounds, "services": services, "seed": udp.SEED}, rows)
+
+
+@main.command("propagation")
+@click.option("--events", default=500, show_default=True, help="Events of each kind.")
+def bench_propagation(events: int) -> None:
+    """Milliseconds from an event of the API server to the answer."""
+    rows = propagation.report(propagation.run(events))
+    propagation.table(rows)
+    write("propagation", {"events": events}, rows)
+
+
+@main.command("unique")
+@click.option("--millions", default=10, show_default=True, help="Names asked for once, in millions.")
+def bench_unique(millions: int) -> None:
+    """Memory while names that do not exist are asked for, each once."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows = unique.run(Path(folder), millions)
+    unique.table(rows)
+    write("unique", {"millions": millions}, rows)
+
+
+def write(name: str, parameters: dict[str, Any], rows: list[dict[str, object]]) -> None:
+    """Write the machine-readable file."""
+    OUT.mkdir(exist_ok=True)
+    machine = {
+        "system": platform.platform(),
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        "kdns": version("kdns"),
+    }
+    path = OUT / f"{name}.json"
+    path.write_text(json.dumps({"bench": name, "machine": machine, "parameters": parameters, "rows": rows}, indent=1))
+    click.echo(f"\nwritten to {path}")
+
+
+if __name__ == "__main__":
+    try:
+        main(prog_name="python -m bench", standalone_mode=True)
+    except BenchError as exc:
+        click.echo(f"bench: {exc}", err=True)
+        sys.exit(1)
