@@ -19,6 +19,7 @@ from zones.names import Name
 
 SEED: Final = 1
 HERE: Final = Path(__file__).parent
+MISSING: Final = "names that do not exist"
 
 
 def queries_hot(services: int) -> list[tuple[str, str]]:
@@ -41,9 +42,9 @@ def queries_mixed(services: int) -> list[tuple[str, str]]:
     return rows
 
 
-def queries_missing(count: int = 1_000_000) -> list[tuple[str, str]]:
-    """Return names that do not exist, each once."""
-    source = random.Random(SEED)
+def queries_missing(seed: int, count: int = 1_000_000) -> list[tuple[str, str]]:
+    """Return names that do not exist, each once; another *seed*, other names."""
+    source = random.Random(seed)
     return [(f"x{source.getrandbits(48):012x}.ns{number % 10}.svc.cluster.local", "A") for number in range(count)]
 
 
@@ -145,9 +146,8 @@ def run(folder: Path, *, seconds: float, rounds: int, services: int) -> dict[str
     mixes = {
         "hot names": queries_hot(services),
         "four kinds of question": queries_mixed(services),
-        "names that do not exist": queries_missing(),
     }
-    results: dict[str, dict[str, list[Run]]] = {mix: {} for mix in mixes}
+    results: dict[str, dict[str, list[Run]]] = {mix: {} for mix in (*mixes, MISSING)}
     files = {}
     for mix, queries in mixes.items():
         files[mix] = folder / f"{mix.replace(' ', '-')}.txt"
@@ -155,10 +155,15 @@ def run(folder: Path, *, seconds: float, rounds: int, services: int) -> dict[str
     for number, start in enumerate(makers := servers(folder, services)):
         with start() as server:
             for mix, path in files.items():
-                drive(server, path, seconds=min(2.0, seconds))  # warm
+                drive(server, path, seconds=max(2.0, seconds))  # warm: every name is asked for at least twice
                 for _ in range(rounds):
                     print(f"  {number + 1}/{len(makers)} {server.name}: {mix} …", flush=True)
                     results[mix].setdefault(server.name, []).append(drive(server, path, seconds=seconds))
+            unique = folder / "missing.txt"
+            for seed in range(rounds):
+                write_queries(unique, queries_missing(SEED + seed))
+                print(f"  {number + 1}/{len(makers)} {server.name}: {MISSING} …", flush=True)
+                results[MISSING].setdefault(server.name, []).append(drive(server, unique, seconds=seconds))
     return results
 
 

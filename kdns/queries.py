@@ -10,7 +10,7 @@ from kdns.admin.logs import QueryLog
 from kdns.admin.stats import QueryStats
 from kdns.answer.authority import Ask, Label
 from kdns.answer.responder import Responder
-from kdns.net.handler import Later
+from kdns.net.handler import Client, Later
 from kdns.proto.query import SERVFAIL, Transport
 from kdns.proto.response import make_bare
 from kdns.proto.table import Entry
@@ -44,7 +44,7 @@ class QueryHandler:
         self.find: Callable[[bytes], Entry | None] = table.find if query_log is None else _nothing
         self._find_kept = table.find
 
-    def respond(self, wire: bytes, client: tuple[str, int]) -> bytes | Later | None:
+    def respond(self, wire: bytes, client: Client) -> bytes | Later | None:
         """Return the tail for a message; one that breaks us costs that message alone."""
         began = perf_counter()
         try:
@@ -56,11 +56,11 @@ class QueryHandler:
                 if isinstance(found, Ask):
                     return self._later(found, wire, client, began)
                 if found[0] is None:
-                    self._stats.query(self._proto, self._family, None, request=len(wire), response=0, seconds=0.0)
+                    self._stats.miss(self._proto, self._family, None, len(wire), 0, 0.0)
                     return None
                 tail, label = found  # type: ignore[assignment]  # the tail is there, as was just seen
         except Exception:
-            log.exception("a query of %d octets from %s: %s", len(wire), client[0], wire[:512].hex())
+            log.exception("a query of %d octets from %s: %s", len(wire), client()[0], wire[:512].hex())
             self._stats.panics += 1
             tail, label = make_bare(wire, SERVFAIL, ra=self._forwarder is not None), None
         self._done(wire, tail, label, client, began)
@@ -70,23 +70,23 @@ class QueryHandler:
         """Count what ``find`` answered."""
         self._stats.hits(self._proto, self._family, hits, seconds)
 
-    def _later(self, ask: Ask, wire: bytes, client: tuple[str, int], began: float) -> Later:
-        forwarder = self._forwarder
+    def _later(self, ask: Ask, wire: bytes, client: Client, began: float) -> Later:
+        forwarder, sender = self._forwarder, client() if self._query_log is not None else ("", 0)
         assert forwarder is not None  # an authority without upstreams asks nothing
 
         async def resolve() -> bytes | None:
             answer = ask.complete(await forwarder.resolve(ask.qname, ask.qtype, do=ask.do))
             tail = self._responder.pick(answer)
-            self._done(wire, tail, answer.label, client, began)
+            self._done(wire, tail, answer.label, lambda: sender, began)
             return tail
 
         return resolve
 
-    def _done(self, wire: bytes, tail: bytes, label: Label | None, client: tuple[str, int], began: float) -> None:
+    def _done(self, wire: bytes, tail: bytes, label: Label | None, client: Client, began: float) -> None:
         seconds = perf_counter() - began
-        self._stats.query(self._proto, self._family, label, request=len(wire), response=len(tail) + 2, seconds=seconds)
+        self._stats.miss(self._proto, self._family, label, len(wire), len(tail) + 2, seconds)
         if self._query_log is not None:
-            self._query_log.note(wire, tail, client, self._transport, seconds)
+            self._query_log.note(wire, tail, client(), self._transport, seconds)
 
 
 def _nothing(_: bytes) -> None:

@@ -21,7 +21,7 @@ from zones.records import rrtype_to_text
 DURATION_BUCKETS: Final = tuple(0.00025 * 2**power for power in range(16))
 SIZE_BUCKETS: Final = (0, 100, 200, 300, 400, 511, 1023, 2047, 4095, 8291, 16e3, 32e3, 48e3, 64e3)
 MAX_UNCOUNTED: Final = 4096
-"""Entries whose hits wait to be taken apart; each keeps its response alive meanwhile."""
+"""Rows that wait to be taken apart; those of hits keep their responses alive meanwhile."""
 
 _TYPES: Final = frozenset(
     map(rrtype_to_text, (1, 2, 5, 6, 12, 15, 16, 28, 33, 35, 43, 46, 47, 48, 50, 64, 65, 251, 252, 255, 257))
@@ -62,6 +62,7 @@ class QueryStats:
     def __init__(self, server: str) -> None:
         self.server = server
         self._hits: dict[tuple[str, str, int], Counter[Entry]] = {}
+        self._misses: dict[tuple[str, str, Label | None, int, int, int], int] = {}
         self.requests: Counter[tuple[str, str, str, str]] = Counter()
         self.responses: Counter[tuple[str, str, str]] = Counter()
         self.do: Counter[str] = Counter()
@@ -78,6 +79,14 @@ class QueryStats:
             counter = self._hits[key] = Counter()
         counter.update(entries)
         if len(counter) > MAX_UNCOUNTED:
+            self.flush()
+
+    def miss(self, proto: str, family: str, label: Label | None, request: int, response: int, seconds: float) -> None:
+        """Count an answer that was made for the query; *label* is None for what could not be read."""
+        key = (proto, family, label, request, response, bisect_left(DURATION_BUCKETS, seconds))
+        misses = self._misses
+        misses[key] = misses.get(key, 0) + 1
+        if len(misses) > MAX_UNCOUNTED:
             self.flush()
 
     def query(
@@ -106,6 +115,10 @@ class QueryStats:
 
     def flush(self) -> None:
         """Take the batches apart."""
+        misses, self._misses = self._misses, {}
+        for (proto, family, told, request, response, bucket), times in misses.items():
+            seconds = DURATION_BUCKETS[min(bucket, len(DURATION_BUCKETS) - 1)]
+            self.query(proto, family, told, request=request, response=response, seconds=seconds, times=times)
         hits, self._hits = self._hits, {}
         for (proto, family, bucket), counter in hits.items():
             seconds = DURATION_BUCKETS[min(bucket, len(DURATION_BUCKETS) - 1)]

@@ -18,6 +18,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 
 SLOTS = 64
 """Datagrams in a batch: more gained nothing, and let later ones wait."""
@@ -85,6 +86,8 @@ class Batch:
         """Octets received in each slot."""
         self.reply_sizes = memoryview(self._iovs).cast("B").cast("Q")[1::2]
         """Octets to send from each slot, the ID included."""
+        self.clients = [partial(self.client, slot) for slot in range(SLOTS)]
+        """``client`` for each slot: made once, called by few."""
         self._header_view = memoryview(self._headers).cast("B")
         self._iov_view = memoryview(self._iovs).cast("B")
         self._fresh_headers = bytes(self._header_view)

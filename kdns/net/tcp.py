@@ -246,13 +246,16 @@ class _Connection:
             self._queue(wire[:2], entry.next())
             self._handler.count([entry], trio.current_time() - began)
             return
-        answer = self._handler.respond(wire, self._peer)
+        answer = self._handler.respond(wire, self._tell_peer)
         if isinstance(answer, bytes):
             self._queue(wire[:2], answer)
         elif answer is not None:
             self._pending += 1
             self._connections.pending += 1
             nursery.start_soon(self._finish, wire[:2], answer, nursery)
+
+    def _tell_peer(self) -> tuple[str, int]:
+        return self._peer
 
     def _queue(self, message_id: bytes, tail: bytes) -> None:
         self._connections.unsent += len(tail) + 4

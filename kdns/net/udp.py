@@ -6,6 +6,7 @@ import errno
 import logging
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import perf_counter
 from typing import Any, NoReturn
 
@@ -59,7 +60,7 @@ class UdpListener:
         buffers = batch.Batch(self.sock)
         handler, find, count = self._handler, self._handler.find, self._handler.count
         data, view, sizes, reply_sizes = buffers.data, buffers.view, buffers.sizes, buffers.reply_sizes
-        octets = batch.SLOT_OCTETS
+        clients, octets = buffers.clients, batch.SLOT_OCTETS
         while True:
             await trio.lowlevel.wait_readable(self.sock)
             for _ in range(MAX_BATCHES):
@@ -81,7 +82,7 @@ class UdpListener:
                         tail = entry.next()
                         hits.append(entry)
                     else:
-                        answer = handler.respond(data[at - 2 : at + sizes[slot] - 2], buffers.client(slot))
+                        answer = handler.respond(data[at - 2 : at + sizes[slot] - 2], clients[slot])
                         if not isinstance(answer, bytes):
                             silent.append(slot)
                             if answer is not None:
@@ -128,7 +129,7 @@ class UdpListener:
                 answer = entry.next()
                 self._handler.count([entry], perf_counter() - began)
             else:
-                answer = self._handler.respond(wire, address[:2])
+                answer = self._handler.respond(wire, partial(tuple, address[:2]))
             if isinstance(answer, bytes):
                 self._send(wire[:2] + answer, address, _without_interface(control))
             elif answer is not None:

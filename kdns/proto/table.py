@@ -3,10 +3,11 @@
 The key is a query from its third octet on: flags, question as spelled, EDNS. So nothing about case, size or flags
 can be got wrong on a hit, and nothing is parsed. There is one table for each transport.
 
-An answer earns its place: the first time it is asked for only a hash of the question is noted, the second time
-it enters *probation*, the third time the *kept* part. A flood of names seen once, or twice, never reaches what is
-asked for often. Both parts and the notes are bounded; when one is full its oldest entry goes (of the kept part:
-back to probation, so that one more question brings it back).
+An answer earns its place: the first time it is asked for only a hash of the question is noted, the second time it
+is stored: in the *kept* part while that has room, else on *probation*, from where a third asking moves it to the
+kept part. A flood of names seen once, or twice, does not push out what is asked for often. Both parts and the notes
+are bounded; when one is full its oldest entry goes (of the kept part: back to probation, so that one more question
+brings it back).
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from itertools import cycle, repeat
 ENTRY_OCTETS = 600
 """What an entry costs beside its key and its responses: measured over 100,000 entries with one owner name each."""
 
-MAX_NOTED = 32_768
-"""Questions whose first asking is remembered; past that all are forgotten, which costs each one more miss."""
+NOTES = 1 << 20
+"""Places for notes of a first asking, an octet each. A question's hash picks its place, so a flood wears notes away
+slowly and holds no memory; one note in 255 is another question's, which then is stored one asking early."""
 
 
 class Entry:
@@ -45,7 +47,7 @@ class AnswerTable:
     def __init__(self, *, max_octets: int = 48 * 2**20) -> None:
         self._kept: dict[bytes, Entry] = {}
         self._probation: dict[bytes, Entry] = {}
-        self._noted: set[int] = set()
+        self._notes = bytearray(NOTES)
         self._by_owner: dict[bytes, set[Entry]] = {}
         self._max_kept = max_octets - max_octets // 4
         self._max_probation = max_octets // 4
@@ -82,24 +84,26 @@ class AnswerTable:
 
     def wants(self, key: bytes) -> bool:
         """Tell whether an answer to *key*, which ``find`` and ``find_again`` lacked, should be stored now."""
-        noted = self._noted
         mark = hash(key)
-        if mark in noted:
+        place, note = mark & (NOTES - 1), mark >> 20 & 0xFF or 1
+        if self._notes[place] == note:
             return True
-        if len(noted) >= MAX_NOTED:
-            noted.clear()
-        noted.add(mark)
+        self._notes[place] = note
         return False
 
     def store(self, key: bytes, tails: tuple[bytes, ...], owners: Iterable[bytes], label: object = None) -> None:
-        """Put an answer on probation; it is forgotten when one of *owners* changes (their ``key``)."""
+        """Store an answer; it is forgotten when one of *owners* changes (their ``key``)."""
         entry = Entry(key, tails, tuple(dict.fromkeys(owners)), label)
         self._drop(key)
         if entry.octets > self._max_probation:
             return
         for owner in entry.owners:
             self._by_owner.setdefault(owner, set()).add(entry)
-        self._add_on_probation(entry)
+        if self._kept_octets + entry.octets <= self._max_kept and entry.octets <= self._max_kept // 8:
+            self._kept[key] = entry
+            self._kept_octets += entry.octets
+        else:
+            self._add_on_probation(entry)
 
     def forget(self, owner: bytes) -> int:
         """Drop every answer that was made from the owner name with that ``key``; return how many."""
@@ -116,7 +120,7 @@ class AnswerTable:
         self._kept.clear()
         self._probation.clear()
         self._by_owner.clear()
-        self._noted.clear()
+        self._notes = bytearray(NOTES)
         self._kept_octets = self._probation_octets = 0
 
     def _add_on_probation(self, entry: Entry) -> None:

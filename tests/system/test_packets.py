@@ -297,7 +297,39 @@ ROWS = [
         lambda m, w: [int(o.otype) for o in m.options] == [11] and w.endswith(b"\0\x0b\0\2\0\x64"),
         (TCP,),
     ),
-    Row("keepalive with a timeout", query(edns=opt(options=option(11, b"\0\x01"))), "FORMERR"),
+    Row("keepalive with a timeout", query(edns=opt(options=option(11, b"\0\x01"))), "FORMERR", transports=(TCP,)),
+    Row(
+        "keepalive with a timeout, over UDP",
+        query(edns=opt(options=option(11, b"\0\x01"))),
+        "NOERROR",
+        has_address,
+        (UDP,),
+    ),
+    Row(
+        "TSIG as answer",
+        header(counts=(1, 1, 0, 0)) + question() + TSIG + struct.pack("!H", len(TSIG_RDATA)) + TSIG_RDATA,
+        "FORMERR",
+    ),
+    Row(
+        "TSIG of class IN",
+        header(counts=(1, 0, 0, 1))
+        + question()
+        + name("key.")
+        + struct.pack("!HHIH", 250, 1, 0, len(TSIG_RDATA))
+        + TSIG_RDATA,
+        "FORMERR",
+    ),
+    Row(
+        "TSIG with the longest names: what fits",
+        header(counts=(1, 0, 0, 1))
+        + question(of_octets(255))
+        + of_octets(255)
+        + struct.pack("!HHIH", 250, 255, 0, 255 + 16 + 4)
+        + of_octets(255)
+        + TSIG_RDATA[-20:],
+        "NOTAUTH",
+        lambda m, w: len(w) <= 512,
+    ),
     Row("empty non-terminal", query("svc.cluster.local."), "NOERROR", is_denial),
     Row("AAAA at an IPv4 name", query(rrtype=28), "NOERROR", is_denial),
     Row(
