@@ -190,6 +190,18 @@ REVERSE = [
     Case("7.5 PTR of a forward name", f"web.default.svc.{Z} PTR", authority=[SOA], setup=pointing),
     Case("7.1 apex", "in-addr.arpa. SOA", [SOA_IN_ADDR], setup=pointing),
     Case("7.1 outside the CIDR", "1.0.1.10.in-addr.arpa. PTR", rcode="REFUSED", flags="QR RD", setup=narrow),
+    Case(
+        "7.1 a network of single addresses",
+        f"{ONE} PTR",
+        [f"{ONE} 5 IN PTR web.default.svc.{Z}"],
+        setup=replace(pointing, reverse=tuple(reverse_zones_from_text("10.96.0.0/30"))),
+    ),
+    Case(
+        "7.1 one of them that nothing has: an apex exists",
+        "2.0.96.10.in-addr.arpa. PTR",
+        authority=[SOA.replace("cluster.local. 5", "2.0.96.10.in-addr.arpa. 5", 1)],
+        setup=replace(pointing, reverse=tuple(reverse_zones_from_text("10.96.0.0/30"))),
+    ),
     Case("7.1 inside the CIDR", f"{ONE} PTR", [f"{ONE} 5 IN PTR web.default.svc.{Z}"], setup=narrow),
 ]
 

@@ -84,7 +84,8 @@ class Upstream:
             if not wire:
                 return
             for reply in self._replies(wire, client, tcp=False):
-                self._udp.sendto(reply, client)
+                with suppress(OSError):  # closed while the script was slow
+                    self._udp.sendto(reply, client)
 
     def _serve_tcp(self) -> None:
         while True:

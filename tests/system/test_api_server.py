@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ import yaml
 
 from tests.support.api_server import ApiServer, Fault
 from tests.support.client import addresses, lookup, wait_for_addresses
-from tests.support.kube import endpoint_slice, namespace, pod, service
+from tests.support.kube import endpoint_slice, Json, namespace, pod, service
 from tests.support.process import kdns
 
 pytestmark = pytest.mark.system
@@ -168,6 +169,111 @@ def test_nonsense_is_told_and_outlived(api: ApiServer, name: str) -> None:
         server.wait_until(lambda: server.page("/ready") == (200, "OK"))
 
 
+def stream(*events: tuple[str, Json]) -> Fault:
+    return 200, {}, b"".join(json.dumps({"type": kind, "object": thing}).encode() + b"\n" for kind, thing in events)
+
+
+def bookmark(version: str, *, end: bool = False) -> tuple[str, Json]:
+    annotations = {"k8s.io/initial-events-end": "true"} if end else None
+    meta = {"resourceVersion": version, **({"annotations": annotations} if annotations else {})}
+    return "BOOKMARK", {"kind": "Service", "apiVersion": "v1", "metadata": meta, "spec": {}, "status": {}}
+
+
+def test_a_status_with_code_200_is_no_empty_list(api: ApiServer) -> None:
+    api.streaming_lists = False
+    with kdns("--api-server", api.url) as server:
+        server.wait_for("synced after")
+        status = b'{"kind":"Status","apiVersion":"v1","metadata":{"resourceVersion":"9"},"status":"Failure"}'
+        api.fault = lambda path: (200, {}, status) if "services" in path and "watch" not in path else None
+        api.compact()
+        api.cut()
+        server.wait_until(lambda: "a Status instead of a list" in server.page("/ready")[1])
+        assert addresses(server.port, WEB) == {"10.96.0.1"}
+
+
+def test_deleted_and_made_again_within_one_read(api: ApiServer) -> None:
+    web = service("web", "10.96.0.7")
+    web["metadata"]["resourceVersion"] = "200"
+    first = iter([True])
+    body = stream(("ADDED", web), ("DELETED", web), ("ADDED", web), bookmark("201", end=True))
+    api.fault = lambda path: body if "services" in path and "sendInitial" in path and next(first, False) else None
+    with kdns("--api-server", api.url) as server:
+        server.wait_for("synced after")
+        assert addresses(server.port, WEB) == {"10.96.0.7"}
+
+
+def test_a_deletion_counts_whatever_else_is_wrong_with_the_object(api: ApiServer) -> None:
+    with kdns("--api-server", api.url) as server:
+        server.wait_for("synced after")
+        odd = service("web", "10.96.0.1")
+        odd["spec"]["ports"] = "x"
+        odd["metadata"]["resourceVersion"] = "300"
+        first = iter([True])
+        api.fault = lambda path: stream(("DELETED", odd)) if "services" in path and next(first, False) else None
+        api.cut()
+        wait_for_addresses(server.port, WEB, set())
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        stream(("ERROR", {"kind": "Status", "code": 500, "message": "unable to decode an event"})),
+        (200, {}, b"garbage\n"),
+        (400, {}, b'{"kind":"Status","code":400,"message":"bad"}'),
+    ],
+    ids=["error 500", "garbage", "400"],
+)
+def test_a_version_that_cannot_be_watched_is_listed_anew(api: ApiServer, fault: Fault) -> None:
+    with kdns("--api-server", api.url) as server:
+        server.wait_for("synced after")
+        api.fault = lambda path: fault if "services" in path and "resourceVersion=1" in path else None
+        api.cut()
+        api.put(service("new", "10.96.0.9"))
+        wait_for_addresses(server.port, NEW, {"10.96.0.9"})
+
+
+def test_an_old_server_that_ignores_the_streaming_list(api: ApiServer) -> None:
+    api.streaming_lists = False
+    api.ignores_streaming = True
+    api.bookmark_seconds = 0.3
+    with kdns("--api-server", api.url) as server:
+        server.wait_for("synced after")
+        api.put(service("new", "10.96.0.9"))
+        wait_for_addresses(server.port, NEW, {"10.96.0.9"})
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        (502, {}, b'{"message":"caf\xe9"}'),
+        (503, {"Retry-After": "nan"}, b""),
+        (200, {}, b'{"type":"ADDED","object":{"metadata":{"name":"x","annotations":{"a":"\xe9"}}}}\n'),
+        (200, {}, b'{"type":"ADDED","object":{"metadata":{"name":"x"},"spec":' + b"[" * 5000 + b"]" * 5000 + b"}}\n"),
+        (200, {}, b'{"type":"ADDED","object":{"metadata":{"name":"web","labels":{"a":1}},"spec":{}}}\n'),
+    ],
+    ids=["latin-1", "retry nan", "no utf-8", "deep", "labels"],
+)
+def test_nothing_that_arrives_ends_the_process(api: ApiServer, fault: Fault) -> None:
+    with kdns("--api-server", api.url) as server:
+        server.wait_for("synced after")
+        began = len(api.requests)
+        api.fault = lambda path: fault if "services" in path else None
+        api.cut()
+        server.wait_until(lambda: len(api.requests) > began + 6)
+        assert addresses(server.port, WEB) == {"10.96.0.1"}
+        api.fault = lambda path: None
+        api.put(service("new", "10.96.0.9"))
+        wait_for_addresses(server.port, NEW, {"10.96.0.9"})
+        assert server.process.poll() is None
+
+
+def test_a_port_name_of_63_characters(api: ApiServer) -> None:
+    with kdns("--api-server", api.url) as server:
+        server.wait_for("synced after")
+        api.put(service("new", "10.96.0.9", ports=[{"name": "p" * 63, "port": 80}]))
+        wait_for_addresses(server.port, NEW, {"10.96.0.9"})
+
+
 def test_one_bad_object_costs_itself_alone(api: ApiServer) -> None:
     bad = service("bad", "10.96.0.300")
     odd = service("odd", "10.96.0.3")
@@ -256,7 +362,7 @@ def test_an_exec_plugin_that_fails_does_not_end_the_process(api: ApiServer, tmp_
     }
     api.token = "secret"
     with kdns("--kubeconfig", kubeconfig(tmp_path, api, plugin)) as server:
-        server.wait_until(lambda: "401" in server.page("/ready")[1] or "credentials" in server.page("/ready")[1])
+        server.wait_until(lambda: "credentials: the exec plugin '/bin/false' gave none" in server.page("/ready")[1])
         assert rcode(server.port, WEB) == "SERVFAIL"
 
 

@@ -329,6 +329,7 @@ ROWS = [
         + TSIG_RDATA[-20:],
         "NOTAUTH",
         lambda m, w: len(w) <= 512,
+        transports=(UDP,),
     ),
     Row("empty non-terminal", query("svc.cluster.local."), "NOERROR", is_denial),
     Row("AAAA at an IPv4 name", query(rrtype=28), "NOERROR", is_denial),

@@ -9,6 +9,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import dns.message
+import psutil
 import pytest
 
 from tests.support.client import addresses, ask_tcp, lookup, read_framed
@@ -106,6 +107,37 @@ def test_a_client_that_never_reads_is_closed_and_others_are_served(manifests: Pa
                     sock.sendall(query)
             assert addresses(server.port, WEB) == {"10.96.0.1"}
             server.wait_until(lambda: "kdns_tcp_connections 0.0" in server.page("/metrics")[1])
+
+
+def test_what_waits_for_clients_that_never_read_is_bounded(manifests: Path) -> None:
+    with kdns("--manifests", manifests) as server, ExitStack() as stack:
+        server.wait_for("synced")
+        before = psutil.Process(server.process.pid).memory_info().rss
+        query = framed("huge.default.svc.cluster.local.") * 300
+        for _ in range(40):
+            sock = stack.enter_context(connect(server))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.sendall(query)
+        time.sleep(0.5)
+        assert addresses(server.port, WEB) == {"10.96.0.1"}
+        grown = psutil.Process(server.process.pid).memory_info().rss - before
+        assert grown < 100 * 2**20, grown  # 12,000 answers of 64 KiB are asked for
+
+
+def test_zero_length_messages_hold_no_connection_open(server: Kdns) -> None:
+    with connect(server) as sock:
+        began = time.monotonic()
+        sock.settimeout(0.5)
+        closed = False
+        while time.monotonic() - began < 16 and not closed:
+            try:
+                sock.sendall(b"\0\0\0")
+                closed = sock.recv(1) == b""
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                closed = True
+        assert closed
 
 
 def test_a_good_client_beside_slow_ones(manifests: Path) -> None:

@@ -145,6 +145,19 @@ def test_what_is_wrong_is_named(kind: Kind, fields: dict[str, Any], path: str) -
     assert caught.value.field == path
 
 
+def test_the_longest_port_name_has_no_srv_and_costs_nothing_else() -> None:
+    made = convert(Kind.SERVICE, spec={"ports": [{"port": 80, "name": "p" * 63}, {"port": 81, "name": "p" * 62}]})
+    assert [port.name for port in made.ports] == [b"", b"p" * 62]
+
+
+@pytest.mark.parametrize(
+    "text", [b'{"metadata":{"name":"caf\xe9"}}', b'{"a":' * 100_000, b'{"metadata":', b"[]", b"\xff"]
+)
+def test_what_is_not_json_is_a_bad_object(text: bytes) -> None:
+    with pytest.raises(BadObject):
+        decode_json(Kind.SERVICE, text)
+
+
 def a_slice(**fields: Any) -> Any:
     return Decoder().convert(
         Kind.ENDPOINT_SLICE,
