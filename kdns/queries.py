@@ -56,7 +56,7 @@ class QueryHandler:
                 if isinstance(found, Ask):
                     return self._later(found, wire, client, began)
                 if found[0] is None:
-                    self._stats.miss(self._proto, self._family, None, len(wire), 0, 0.0)
+                    self._stats.miss(self._proto, self._family, None, request=len(wire), tail=None, seconds=0.0)
                     return None
                 tail, label = found  # type: ignore[assignment]  # the tail is there, as was just seen
         except Exception:
@@ -84,7 +84,7 @@ class QueryHandler:
 
     def _done(self, wire: bytes, tail: bytes, label: Label | None, client: Client, began: float) -> None:
         seconds = perf_counter() - began
-        self._stats.miss(self._proto, self._family, label, len(wire), len(tail) + 2, seconds)
+        self._stats.miss(self._proto, self._family, label, request=len(wire), tail=tail, seconds=seconds)
         if self._query_log is not None:
             self._query_log.note(wire, tail, client(), self._transport, seconds)
 

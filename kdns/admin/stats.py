@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
@@ -29,6 +29,19 @@ _TYPES: Final = frozenset(
 _NO_ZONE = "dropped"
 
 _K = TypeVar("_K", bound=Hashable)
+
+
+class _Row(NamedTuple):
+    """What tells one kind of query from another; sizes in octets, ``bucket`` the index of its duration's."""
+
+    proto: str
+    family: str
+    label: Label | None
+    request: int
+    response: int
+    rcode: int
+    is_truncated: bool
+    bucket: int
 
 
 class Histogram:
@@ -62,10 +75,11 @@ class QueryStats:
     def __init__(self, server: str) -> None:
         self.server = server
         self._hits: dict[tuple[str, str, int], Counter[Entry]] = {}
-        self._misses: dict[tuple[str, str, Label | None, int, int, int], int] = {}
+        self._misses: dict[_Row, int] = {}
         self.requests: Counter[tuple[str, str, str, str]] = Counter()
         self.responses: Counter[tuple[str, str, str]] = Counter()
         self.do: Counter[str] = Counter()
+        self.truncated: Counter[str] = Counter()
         self.panics = 0
         self._durations: dict[str, Histogram] = {}
         self._request_sizes: dict[tuple[str, str], Histogram] = {}
@@ -73,7 +87,7 @@ class QueryStats:
 
     def hits(self, proto: str, family: str, entries: Sequence[Entry], seconds: float) -> None:
         """Count a batch of answers of the table, each of which took *seconds* at most."""
-        key = (proto, family, bisect_left(DURATION_BUCKETS, seconds))
+        key = (proto, family, _bucket(seconds))
         counter = self._hits.get(key)
         if counter is None:
             counter = self._hits[key] = Counter()
@@ -81,53 +95,49 @@ class QueryStats:
         if len(counter) > MAX_UNCOUNTED:
             self.flush()
 
-    def miss(self, proto: str, family: str, label: Label | None, request: int, response: int, seconds: float) -> None:
-        """Count an answer that was made for the query; *label* is None for what could not be read."""
-        key = (proto, family, label, request, response, bisect_left(DURATION_BUCKETS, seconds))
+    def miss(
+        self, proto: str, family: str, label: Label | None, *, request: int, tail: bytes | None, seconds: float
+    ) -> None:
+        """Count a query of *request* octets and the *tail* made for it (None: silence).
+
+        *label* is None for what could not be read.
+        """
+        size, flags = (len(tail) + 2, tail[0] << 8 | tail[1]) if tail is not None else (0, 0)
+        rcode = label.rcode if label is not None else flags & 15
+        row = _Row(proto, family, label, request, size, rcode, bool(flags & 0x0200), _bucket(seconds))
         misses = self._misses
-        misses[key] = misses.get(key, 0) + 1
+        misses[row] = misses.get(row, 0) + 1
         if len(misses) > MAX_UNCOUNTED:
             self.flush()
-
-    def query(
-        self,
-        proto: str,
-        family: str,
-        label: Label | None,
-        *,
-        request: int,
-        response: int,
-        seconds: float,
-        times: int = 1,
-    ) -> None:
-        """Count a query of *request* octets and its response; *label* is None for what could not be read."""
-        zone = (label.zone if label is not None else "") or _NO_ZONE
-        text = rrtype_to_text(label.qtype) if label is not None else ""
-        self.requests[zone, proto, family, text if text in _TYPES else "other"] += times
-        if label is not None and label.do:
-            self.do[zone] += times
-        if response:
-            rcode = label.rcode if label is not None else 1
-            self.responses[zone, RCODE_TEXT.get(rcode, str(rcode)), _plugin_of(label)] += times
-        _of(self._durations, zone, DURATION_BUCKETS).observe(seconds, times)
-        _of(self._request_sizes, (zone, proto), SIZE_BUCKETS).observe(request, times)
-        _of(self._response_sizes, (zone, proto), SIZE_BUCKETS).observe(response, times)
 
     def flush(self) -> None:
         """Take the batches apart."""
         misses, self._misses = self._misses, {}
-        for (proto, family, told, request, response, bucket), times in misses.items():
-            seconds = DURATION_BUCKETS[min(bucket, len(DURATION_BUCKETS) - 1)]
-            self.query(proto, family, told, request=request, response=response, seconds=seconds, times=times)
+        for row, times in misses.items():
+            self._count(row, times)
         hits, self._hits = self._hits, {}
         for (proto, family, bucket), counter in hits.items():
-            seconds = DURATION_BUCKETS[min(bucket, len(DURATION_BUCKETS) - 1)]
             for entry, times in counter.items():
                 label = entry.label
                 assert isinstance(label, Label)  # what the responder stores
-                self.query(
-                    proto, family, label, request=len(entry.key) + 2, response=entry.size, seconds=seconds, times=times
-                )
+                request = len(entry.key) + 2
+                row = _Row(proto, family, label, request, entry.size, label.rcode, entry.is_truncated, bucket)
+                self._count(row, times)
+
+    def _count(self, row: _Row, times: int) -> None:
+        label = row.label
+        zone = (label.zone if label is not None else "") or _NO_ZONE
+        text = rrtype_to_text(label.qtype) if label is not None else ""
+        self.requests[zone, row.proto, row.family, text if text in _TYPES else "other"] += times
+        if label is not None and label.do:
+            self.do[zone] += times
+        if row.response:
+            self.responses[zone, RCODE_TEXT.get(row.rcode, str(row.rcode)), _plugin_of(label)] += times
+        if row.is_truncated:
+            self.truncated[row.proto] += times
+        _of(self._durations, zone, DURATION_BUCKETS).observe(DURATION_BUCKETS[row.bucket], times)
+        _of(self._request_sizes, (zone, row.proto), SIZE_BUCKETS).observe(row.request, times)
+        _of(self._response_sizes, (zone, row.proto), SIZE_BUCKETS).observe(row.response, times)
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics."""
@@ -175,9 +185,22 @@ class QueryStats:
             for (zone, proto), histogram in histograms.items():
                 sizes.add_metric((server, zone, "", proto), histogram.buckets(), histogram.total)
             yield sizes
+        truncated = CounterMetricFamily(
+            "kdns_truncated_responses",
+            "Responses with TC set: over TCP, those of more than 64 KiB.",
+            labels=("proto",),
+        )
+        for proto, count in self.truncated.items():
+            truncated.add_metric((proto,), count)
+        yield truncated
         panics = CounterMetricFamily("coredns_panics", "A metrics that counts the number of panics.")
         panics.add_metric((), self.panics)
         yield panics
+
+
+def _bucket(seconds: float) -> int:
+    """Return the index of the duration's bucket; what is longer than any counts in the last."""
+    return min(bisect_left(DURATION_BUCKETS, seconds), len(DURATION_BUCKETS) - 1)
 
 
 def _of(histograms: dict[_K, Histogram], key: _K, bounds: Sequence[float]) -> Histogram:

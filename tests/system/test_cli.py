@@ -210,6 +210,8 @@ def test_metrics(manifests: Path) -> None:
             addresses(server.port, WEB)
             lookup(server.port, "no.default.svc.cluster.local.", "AAAA", tcp=True)
         lookup(server.port, "example.org.")
+        for _ in range(4):
+            lookup(server.port, "huge.default.svc.cluster.local.", tcp=True)
         page = server.page("/metrics")[1]
         label = r'server="dns://127.0.0.1:\d+",'
         kube = 'view="",zone="cluster.local."'
@@ -221,8 +223,9 @@ def test_metrics(manifests: Path) -> None:
         assert re.search(
             rf'coredns_dns_responses_total{{plugin="",rcode="REFUSED",{label}view="",zone="dropped"}} 1.0', page
         )
-        assert re.search(rf"coredns_dns_request_duration_seconds_count{{{label}{kube}}} 12.0", page)
+        assert re.search(rf"coredns_dns_request_duration_seconds_count{{{label}{kube}}} 16.0", page)
         assert re.search(rf'coredns_dns_request_size_bytes_bucket{{le="100.0",proto="udp",{label}{kube}}} 6.0', page)
+        assert 'kdns_truncated_responses_total{proto="tcp"} 4.0' in page
         for name in (
             "coredns_build_info",
             "coredns_panics_total 0.0",
