@@ -206,7 +206,9 @@ def test_the_walk_is_what_lookups_find(some: list[Object]) -> None:
             assert set(outcome.rrset.rdatas) == set(rrset.rdatas)  # type: ignore[union-attr]
         for name in EVERY:
             for rrtype in (A, AAAA, SRV, PTR):
-                if zone is view.zones.closest(name) and isinstance(zone.lookup(name, rrtype), Found):
+                outcome = view.lookup(name, rrtype)
+                # What reads another name is a spelling that is answered and that no zone lists: http.tcp.web…
+                if zone is view.zones.closest(name) and isinstance(outcome, Found) and not outcome.reads:
                     assert (name, rrtype) in seen
 
 
