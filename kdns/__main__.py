@@ -1,5 +1,5 @@
 """``python -m kdns``."""
 
-from kdns.cli import main
+from kdns.start import main
 
-main(prog_name="kdns")
+main()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -22,7 +23,7 @@ from zones.errors import BadName
 from zones.names import Name
 
 EXIT_USAGE: Final = 2
-LIST_SECONDS: Final = 60.0
+LIST_SECONDS: Final = 30.0
 """How long ``kdns zone`` waits for an API server to have told everything."""
 
 
@@ -96,20 +97,24 @@ def serve(config_file: Path | None, **flags: Any) -> None:
     """Answer DNS queries until stopped."""
     conf = load_config(flags, config_file)
     logs.set_up(as_json=conf.log_format is config.LogFormat.JSON)
-    try:
-        trio.run(_serve, conf)
-    except* ConfigError as group:
-        end_with([problem for exc in _leaves(group) if isinstance(exc, ConfigError) for problem in exc.problems])
-    except* KeyboardInterrupt:
-        sys.exit(130)
+    run(_serve, conf)
 
 
 async def _serve(conf: config.Config) -> None:
-    server = Server(conf, announce=lambda line: click.echo(line))
+    server = Server(conf, announce=_announcer(conf))
     _check_credentials(conf)
     server.bind()
     server.cluster.load()
     await server.run()
+
+
+def _announcer(conf: config.Config) -> Callable[[str], None]:
+    """Return what prints the lines of the program's life: in the form of the log, so that both can be read as one."""
+    if conf.log_format is config.LogFormat.TEXT:
+        return click.echo
+    return lambda line: click.echo(
+        json.dumps({"level": "info", "logger": "kdns", "message": line.removeprefix("kdns: ")})
+    )
 
 
 def _check_credentials(conf: config.Config) -> None:
@@ -132,10 +137,7 @@ def zone(origin: str | None, config_file: Path | None, **flags: Any) -> None:
         wanted = Name.from_text(origin) if origin else conf.zones[0]
     except BadName as exc:
         end_with([Problem("ORIGIN", repr(origin), f"a domain name ({exc})")])
-    try:
-        trio.run(_print_zone, conf, wanted)
-    except* ConfigError as group:
-        end_with([problem for exc in _leaves(group) if isinstance(exc, ConfigError) for problem in exc.problems])
+    run(_print_zone, conf, wanted)
 
 
 async def _print_zone(conf: config.Config, origin: Name) -> None:
@@ -155,6 +157,7 @@ async def _print_zone(conf: config.Config, origin: Name) -> None:
 
 
 async def _sync(cluster: Cluster) -> None:
+    click.echo(f"kdns: waiting for the API server, {LIST_SECONDS:g} s at most", err=True)
     with trio.move_on_after(LIST_SECONDS) as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cluster.source.run)
@@ -171,23 +174,17 @@ def check(config_file: Path | None, **flags: Any) -> None:
     """Check the configuration, and the manifests if it names some; print every problem."""
     conf = load_config(flags, config_file)
     logs.set_up(as_json=False)
-    problems = trio.run(_check, conf)
-    if problems:
-        end_with(problems)
+    run(_check, conf)
 
 
-async def _check(conf: config.Config) -> list[Problem]:
-    cluster = Cluster(conf)
-    try:
-        _check_credentials(conf)
-        cluster.load()
-    except ConfigError as exc:
-        return list(exc.problems)
+async def _check(conf: config.Config) -> None:
+    server = Server(conf)
+    _check_credentials(conf)
+    server.check_upstreams()
+    server.cluster.load()
     click.echo("kdns: the configuration is good")
-    if isinstance(cluster.source, ManifestSource):
-        counts = ", ".join(f"{cluster.store.count(kind)} {kind.value}s" for kind in cluster.sink.kinds)
-        click.echo(f"kdns: the manifests are good: {counts}")
-    return []
+    if isinstance(server.cluster.source, ManifestSource):
+        click.echo(f"kdns: the manifests are good: {server.cluster.counts()}")
 
 
 @main.command()
@@ -197,10 +194,23 @@ def demo(keep: bool | None) -> None:
     from kdns.demo import run_demo
 
     logs.set_up(as_json=False)
+    run(run_demo, sys.stdout.isatty() if keep is None else keep)
+
+
+def run(main: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
+    """Run *main* under trio; problems, Ctrl-C and output that cannot be written end the program with a line each."""
     try:
-        trio.run(run_demo, sys.stdout.isatty() if keep is None else keep)
+        trio.run(main, *arguments)
+    except* ConfigError as group:
+        end_with([problem for exc in _leaves(group) if isinstance(exc, ConfigError) for problem in exc.problems])
     except* KeyboardInterrupt:
-        pass
+        sys.exit(130)
+    except* BrokenPipeError:
+        sys.stdout = None  # whoever read it is gone; nothing is left to flush to
+        sys.exit(1)
+    except* OSError as group:
+        click.echo(f"kdns: {next(_leaves(group))}", err=True)
+        sys.exit(1)
 
 
 def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:

@@ -6,6 +6,7 @@ the file, as a whole: a list of the file is replaced, not added to.
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
@@ -116,7 +117,9 @@ def _text(value: Any) -> str:
 def _seconds(most: int) -> Callable[[Any], int]:
     def read(value: Any) -> int:
         number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
-        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= most:
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise ValueError("no whole number")  # noqa: TRY004 - every reader raises ValueError
+        if not 0 <= number <= most:
             raise ValueError("out of range")
         return number
 
@@ -338,7 +341,9 @@ def load(flags: Mapping[str, Any], file: Path | None, *, needs_source: bool = Tr
     problems: list[Problem] = []
     written: dict[str, tuple[str, Any]] = {}
     if file is not None:
-        written.update(_read_file(file, problems))
+        from_file = _read_file(file, problems)
+        needs_source = needs_source and from_file is not None  # it may well have named one
+        written.update(from_file or {})
     for name, value in flags.items():
         if value is not None and value != () and value is not False:
             written[name] = (f"--{name}", value)
@@ -356,8 +361,8 @@ def load(flags: Mapping[str, Any], file: Path | None, *, needs_source: bool = Tr
     return Config(
         manifests=tuple(values["manifests"]),
         access=access,
-        listen=tuple(values["listen"]),
-        admin=tuple(values["admin"]),
+        listen=tuple(dict.fromkeys(values["listen"])),
+        admin=tuple(dict.fromkeys(values["admin"])),
         zones=tuple(dict.fromkeys(values["zone"])),
         reverse=tuple(dict.fromkeys(reverse)),
         pods=values["pods"],
@@ -376,21 +381,23 @@ def load(flags: Mapping[str, Any], file: Path | None, *, needs_source: bool = Tr
     )
 
 
-def _read_file(file: Path, problems: list[Problem]) -> dict[str, tuple[str, Any]]:
+def _read_file(file: Path, problems: list[Problem]) -> dict[str, tuple[str, Any]] | None:
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as exc:
         problems.append(Problem(f"--config {file}", exc.strerror or str(exc), "a readable file"))
-        return {}
+        return None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        problems.append(Problem(str(file), str(exc), "TOML"))
-        return {}
+        problems.append(Problem(f"--config {file}", str(exc), "TOML"))
+        return None
     written = {}
     for name, value in table.items():
         if name in _BY_NAME:
             written[name] = (f"{file}: {name}", value)
         else:
-            problems.append(Problem(f"{file}: {name}", "an unknown key", f"one of {', '.join(sorted(_BY_NAME))}"))
+            close = difflib.get_close_matches(name.replace("_", "-"), _BY_NAME, n=1)
+            expected = f"{close[0]}?" if close else "an option's name, as kdns serve --help lists them"
+            problems.append(Problem(f"{file}: {name}", "an unknown key", expected))
     return written
 
 
@@ -431,6 +438,9 @@ def _check_together(
     if "namespace" in written and "namespace-labels" in written:
         place = written["namespace-labels"][0]
         problems.append(Problem(place, f"{written['namespace'][0]} besides", "one of the two"))
+    if "ignore-empty-service" in written and values["endpoints"] is EndpointMode.NONE:
+        place = written["ignore-empty-service"][0]
+        problems.append(Problem(place, "--endpoints none besides", "one of the two: without endpoints all are empty"))
     problems.extend(
         Problem(written[name][0], "an empty list", f"at least one: {_BY_NAME[name].expected}")
         for name in ("zone", "listen", "admin", "manifests")

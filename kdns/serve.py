@@ -94,6 +94,11 @@ class Cluster:
             if problems:
                 raise ConfigError(problems)
 
+    def counts(self) -> str:
+        """Return how many objects of each kind there are, for a person."""
+        numbers = ((kind.value, self.store.count(kind)) for kind in Kind if kind in self.sink.kinds)
+        return ", ".join(f"{number} {name}{'' if number == 1 else 's'}" for name, number in numbers)
+
     def tick(self, now: float) -> None:
         """Once a second, with Unix time: let the serial move, and have the apexes' answers follow."""
         if self.serial.advance(now):
@@ -195,13 +200,20 @@ class Server:
 
     # -- running --------------------------------------------------------------------------------------------------
 
-    def bind(self) -> None:
-        """Bind everything. Raises ConfigError; then nothing is bound."""
+    def check_upstreams(self) -> None:
+        """Raise ConfigError for an upstream that is this server itself."""
         problems = [
             Problem(f"--upstream {source}", "this server itself", "another server")
             for source in self.config.upstreams
             if isinstance(source, Upstream) and self._is_own(source)
         ]
+        if problems:
+            raise ConfigError(problems)
+
+    def bind(self) -> None:
+        """Bind everything. Raises ConfigError; then nothing is bound."""
+        self.check_upstreams()
+        problems: list[Problem] = []
         for listen in self.config.listen:
             try:
                 udp, tcp = bind_pair(listen, "--listen")
@@ -267,9 +279,7 @@ class Server:
     async def _tell_when_synced(self) -> None:
         began = trio.current_time()
         await self.cluster.synced.wait()
-        store = self.cluster.store
-        counts = ", ".join(f"{store.count(kind)} {kind.value}s" for kind in Kind if kind in self.cluster.sink.kinds)
-        self._announce(f"kdns: synced after {trio.current_time() - began:.2f} s: {counts}")
+        self._announce(f"kdns: synced after {trio.current_time() - began:.2f} s: {self.cluster.counts()}")
 
     async def _end_on_signals(self, scope: trio.CancelScope) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:

@@ -277,7 +277,24 @@ NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 def bad_json(exc: Exception) -> BadObject:
     """Turn msgspec's message, whose path is written ``$.spec.ports[0].port``, into a BadObject."""
     message, _, path = str(exc).partition(" - at ")
-    return BadObject(path.strip("`").removeprefix("$.").removeprefix("$") or "object", message, "the type of the API")
+    field = path.strip("`").removeprefix("$.").removeprefix("$") or "object"
+    if (types := re.fullmatch(r"Expected `(.+?)(?: \| null)?`, got `(.+)`", message)) is not None:
+        return BadObject(field, _Kind(types[2]), _kind_text(types[1]))
+    return BadObject(field, message, "JSON of a Kubernetes object")
+
+
+class _Kind(str):
+    """The name of a JSON type, shown as what was found: ``a string``."""
+
+    def __repr__(self) -> str:
+        return _kind_text(str(self))
+
+
+def _kind_text(name: str) -> str:
+    text = {"str": "string", "int": "whole number", "float": "number", "bool": "boolean", "array": "list"}.get(
+        name, name
+    )
+    return f"an {text}" if text[0] in "aeiou" else f"a {text}"
 
 
 _DECODERS: Mapping[Kind, msgspec.json.Decoder[Any]] = {

@@ -23,9 +23,9 @@ import yaml
 
 from kdns.control.sink import Sink
 from kdns.errors import Problem
-from zones.decode import convert_json, decode_json, Decoder, Head, HeadMeta, key_of, NOT_JSON
+from zones.decode import convert_json, decode_json, Decoder, Head, HeadMeta, key_of, NOT_JSON, SERVICE_NAME_LABEL
 from zones.errors import BadObject
-from zones.objects import Kind, Namespace, Object, ObjectKey
+from zones.objects import Kind, Namespace, Object, ObjectKey, Service
 from zones.selectors import Scope
 
 log = logging.getLogger(__name__)
@@ -65,6 +65,7 @@ class Loaded(msgspec.Struct):
     named: set[bytes] = msgspec.field(default_factory=set)
     problems: list[Problem] = msgspec.field(default_factory=list)
     warnings: list[str] = msgspec.field(default_factory=list)
+    notes: list[str] = msgspec.field(default_factory=list)
 
 
 class ManifestReader:
@@ -165,17 +166,24 @@ class ManifestReader:
         meta = head.metadata or HeadMeta()
         kind = _KINDS.get(head.kind)
         if kind is None or head.api_version != _API_VERSIONS[kind]:
-            loaded.warnings.append(f"{where}: {head.api_version} {head.kind} is of no use to DNS; skipped")
+            loaded.notes.append(
+                f"{where}: {head.api_version or 'no apiVersion'}, {head.kind}: of no use to DNS; skipped"
+            )
             return
         key = key_of(kind, meta)
         named = f"{where}: {kind.value} {key.namespace.decode()}/{key.name.decode()}".replace(" /", " ")
         try:
-            new = self._decoder.build(shape(kind))
+            shaped = shape(kind)
+            new = self._decoder.build(shaped)
         except BadObject as exc:
             loaded.problems.append(Problem(f"{named}: {exc.field}", repr(exc.found), exc.expected))
             return
         if (kind, key) in loaded.objects:
             loaded.warnings.append(f"{named}: defined before in this file; the last one counts")
+        if isinstance(new, Service) and not (new.cluster_ips or new.is_headless or new.external_name):
+            loaded.warnings.append(f"{named}: no clusterIP, so its name has no address")
+        if kind is Kind.ENDPOINT_SLICE and new is None and not (shaped.metadata and shaped.metadata.labels):
+            loaded.warnings.append(f"{named}: no label {SERVICE_NAME_LABEL}, so it belongs to no Service")
         if new is not None:
             loaded.objects[kind, key] = new
         if kind is Kind.NAMESPACE:
@@ -209,8 +217,10 @@ class ManifestSource:
 
     def load(self) -> None:
         """Read what is new or has changed, and apply it."""
-        for _ in self._take(self._scan()):
+        for _ in self._take(self._scan(), at_start=True):
             pass
+        if not self._good and not self.problems:
+            log.warning("%s: no object in any file", ", ".join(map(str, self._paths)))
 
     async def run(self) -> None:
         """Follow the files until cancelled; ``load`` has been called before."""
@@ -264,7 +274,7 @@ class ManifestSource:
         read = {path: self._reader.read(path) for path, stamp in files.items() if self._stamps.get(path) != stamp}
         return Scan(files, read, [path for path in self._paths if not path.exists()])
 
-    def _take(self, scan: Scan) -> Iterator[None]:
+    def _take(self, scan: Scan, *, at_start: bool = False) -> Iterator[None]:
         """Apply what a scan found, in steps between which queries may be answered."""
         for root in self._paths:
             self._sink.trouble(f"--manifests {root}", "no such file or folder" if root in scan.missing else None)
@@ -282,11 +292,14 @@ class ManifestSource:
             self._stamps[path] = scan.files[path]
             for warning in loaded.warnings:
                 log.warning("%s", warning)
+            for note in loaded.notes:
+                log.info("%s", note)
             if loaded.problems:
                 self.problems[path] = loaded.problems
                 first, more = loaded.problems[0], len(loaded.problems) - 1
                 text = str(first).removeprefix(f"{path}: ") + (f" (and {more} more)" if more else "")
-                self._sink.trouble(str(path), text, sort=text)
+                if not at_start:  # at the start problems end the program, which prints them all
+                    self._sink.trouble(str(path), text, sort=text)
             else:
                 self.problems.pop(path, None)
                 self._good[path] = loaded

@@ -106,7 +106,12 @@ async def run_demo(keep: bool) -> None:
         server.bind()
         server.cluster.load()
         async with trio.open_nursery() as nursery:
-            await nursery.start(server.run)
+
+            async def run_server(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+                await server.run(task_status=task_status)
+                nursery.cancel_scope.cancel()  # a signal ended it: the tour ends with it
+
+            await nursery.start(run_server)
             address, port = server.addresses[0]
             upstream = Upstream(address, port)
             await server.cluster.synced.wait()

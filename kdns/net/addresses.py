@@ -166,5 +166,8 @@ def _why(exc: OSError) -> tuple[str, str]:
         case errno.EACCES:
             return "no permission", "a port from 1024 on, or the capability NET_BIND_SERVICE"
         case errno.EADDRNOTAVAIL:
-            return "no interface of this machine has the address", "an address of this machine"
+            return (
+                "no interface of this machine has the address",
+                "an address of this machine; IPv6 with a port is written [::1]:5300",
+            )
     return exc.strerror or str(exc), "an address and port that can be bound"

@@ -129,8 +129,8 @@ class Forwarder:
         """Log the first question that nobody answered, and the first that somebody did again."""
         if is_answered == self._is_failing:
             self._is_failing = not is_answered
-            names = ", ".join(map(str, servers)) or "none configured"
+            names = ", ".join(map(str, servers)) or "none is known"
             if is_answered:
                 log.info("upstreams answer again: %s", names)
             else:
-                log.warning("no upstream answered within %s s: %s", TOTAL_SECONDS, names)
+                log.warning("no upstream answers: %s", names)

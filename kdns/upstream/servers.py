@@ -144,7 +144,8 @@ class ServerList:
                 log.warning("%s: nameserver %s is this server itself; left out", source, server)
                 servers.remove(server)
             if not servers:
-                log.warning("%s names no nameserver; those it last named stay in use", source)
+                rest = "those it last named stay in use" if source in self._from_file else "none is known"
+                log.warning("%s names no nameserver that can be asked; %s", source, rest)
                 continue
             self._from_file[source] = servers
             self._health = {server: health for server, health in self._health.items() if server in servers}

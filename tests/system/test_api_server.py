@@ -62,7 +62,7 @@ def test_pages_of_a_list(api: ApiServer) -> None:
     api.streaming_lists = False
     api.put(*(service(f"s{number}", f"10.97.{number >> 8}.{number & 255}") for number in range(1203)))
     with kdns("--api-server", api.url) as server:
-        server.wait_for("synced after .*: 1 Namespaces, 1205 Services")
+        server.wait_for("synced after .*: 1 Namespace, 1205 Services")
         assert api.count("continue=") == 2
         assert addresses(server.port, "s1202.default.svc.cluster.local.") == {"10.97.4.178"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -114,6 +115,74 @@ def test_ports_in_use(manifests: Path) -> None:
         in done.stderr
     )
     assert f"--admin 127.0.0.1:{two} (TCP): found the port is in use" in done.stderr
+
+
+def test_ctrl_c_ends_the_demo(tmp_path: Path) -> None:
+    """During the tour and after it, without a traceback, and nothing is left behind."""
+    for wanted in ("answering on", "Ctrl-C ends it"):
+        process = subprocess.Popen(
+            [sys.executable, "-u", "-m", "kdns", "demo", "--keep"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+        )
+        try:
+            assert process.stdout is not None
+            text = ""
+            while wanted not in text:
+                line = process.stdout.readline()
+                assert line, text
+                text += line
+            process.send_signal(signal.SIGINT)
+            rest = process.stdout.read()
+            assert process.wait(10) == 0
+            assert "Traceback" not in rest
+            assert not list(tmp_path.iterdir())
+        finally:
+            process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+def test_what_the_program_prints_of_a_fault(tmp_path: Path) -> None:
+    done = run_kdns("serve", "--manifests", tmp_path, "--endpoints", "none", "--ignore-empty-service")
+    assert (done.returncode, "one of the two" in done.stderr) == (2, True)
+    (tmp_path / "a.json").write_text(
+        json.dumps(
+            {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"ports": [{"port": "80"}]}}
+        )
+    )
+    done = run_kdns("check", "--manifests", tmp_path)
+    assert (
+        f"kdns: {tmp_path}/a.json: Service default/web: spec.ports[0].port: found a string; expected a whole number"
+        in done.stderr
+    )
+    assert len(done.stderr.splitlines()) == 1
+    (tmp_path / "a.json").write_text(json.dumps({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}}))
+    done = run_kdns("check", "--manifests", tmp_path)
+    assert done.returncode == 0
+    assert "Service default/web: no clusterIP, so its name has no address" in done.stderr
+    done = run_kdns("check", "--manifests", tmp_path, "--listen", "127.0.0.1:5399", "--upstream", "127.0.0.1:5399")
+    assert (done.returncode, "this server itself" in done.stderr) == (2, True)
+    conf = tmp_path / "kdns.toml"
+    conf.write_text("log_queries = true\n")
+    assert "log_queries: found an unknown key; expected log-queries?" in run_kdns("check", "--config", conf).stderr
+
+
+def test_a_zone_that_cannot_be_written(manifests: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "kdns", "zone", "--manifests", str(manifests)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
 
 
 def test_help_and_version() -> None:

@@ -205,7 +205,7 @@ def test_unknown_kinds_and_lists(tmp_path: Path) -> None:
     done = run_kdns("check", "--manifests", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "2 Services" in done.stdout
-    assert done.stderr.count("apps/v1 Deployment is of no use to DNS; skipped") == 1
+    assert done.stderr.count("apps/v1, Deployment: of no use to DNS; skipped") == 1
 
 
 def test_namespaces_that_are_only_named(tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def test_no_upstream_answers(manifests: Path) -> None:
         assert [int(option.otype) for option in reply.options] == [15]
         assert time.monotonic() - began < 5
         assert addresses(server.port, "web.default.svc.cluster.local.") == {"10.96.0.1"}
-        server.wait_for(r"\[WARNING\] kdns.upstream.forwarder: no upstream answered within 4.0 s")
+        server.wait_for(r"\[WARNING\] kdns.upstream.forwarder: no upstream answers: ")
         server.wait_for(r"\[ERROR\] plugin/errors: 2 www.example.com. A: ")
 
 
@@ -201,7 +201,7 @@ def test_a_resolv_conf_is_followed(manifests: Path, tmp_path: Path) -> None:
             path.write_text("nothing here\n")
             time.sleep(1.1)  # a file is looked at once a second at most
             assert addresses(server.port, WWW) == {"192.0.2.2"}
-            server.wait_for("names no nameserver; those it last named stay in use")
+            server.wait_for("names no nameserver that can be asked; those it last named stay in use")
 
 
 def test_nothing_is_asked_outside_before_the_first_sync(upstream: Upstream) -> None:
