@@ -1,6 +1,6 @@
 # make demo   set everything up, run the example cluster and ask it a tour of questions
 # make test   set everything up, run the whole test suite
-# Nothing needs root, and nothing is left outside this folder.
+# Nothing needs root, and nothing but pip's cache is left outside this folder.
 
 PYTHON ?= python3
 VENV   := .venv
