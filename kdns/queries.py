@@ -49,8 +49,8 @@ class QueryHandler:
         began = perf_counter()
         try:
             if self._query_log is not None and (entry := self._find_kept(wire[2:])) is not None:
-                assert isinstance(entry.label, Label)  # what the responder stores
-                tail, label = entry.next(), entry.label
+                assert isinstance(entry.sort.label, Label)  # what the responder stores
+                tail, label = entry.next(), entry.sort.label
             else:
                 found = self._responder.respond(wire, self._transport)
                 if isinstance(found, Ask):

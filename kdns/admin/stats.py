@@ -15,12 +15,12 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 
 from kdns.answer.authority import Label
 from kdns.proto.query import RCODE_TEXT, REFUSED
-from kdns.proto.table import Entry
+from kdns.proto.table import Entry, Sort
 from zones.records import rrtype_to_text
 
 DURATION_BUCKETS: Final = tuple(0.00025 * 2**power for power in range(16))
 SIZE_BUCKETS: Final = (0, 100, 200, 300, 400, 511, 1023, 2047, 4095, 8291, 16e3, 32e3, 48e3, 64e3)
-MAX_UNCOUNTED: Final = 4096
+MAX_UNCOUNTED: Final = 16_384
 """Rows that wait to be taken apart; those of hits keep their responses alive meanwhile."""
 
 _TYPES: Final = frozenset(
@@ -117,11 +117,13 @@ class QueryStats:
             self._count(row, times)
         hits, self._hits = self._hits, {}
         for (proto, family, bucket), counter in hits.items():
+            by_sort: dict[Sort, int] = {}
             for entry, times in counter.items():
-                label = entry.label
+                by_sort[entry.sort] = by_sort.get(entry.sort, 0) + times
+            for sort, times in by_sort.items():
+                label = sort.label
                 assert isinstance(label, Label)  # what the responder stores
-                request = len(entry.key) + 2
-                row = _Row(proto, family, label, request, entry.size, label.rcode, entry.is_truncated, bucket)
+                row = _Row(proto, family, label, sort.request, sort.response, label.rcode, sort.is_truncated, bucket)
                 self._count(row, times)
 
     def _count(self, row: _Row, times: int) -> None:

@@ -36,8 +36,8 @@ class Responder:
         table = self.tables[transport]
         key = wire[2:]
         if (entry := table.find_again(key)) is not None:
-            assert isinstance(entry.label, Label)  # stored below, never by another
-            return entry.next(), entry.label
+            assert isinstance(entry.sort.label, Label)  # stored below, never by another
+            return entry.next(), entry.sort.label
         try:
             query = read_query(wire, transport)
         except WireError as exc:

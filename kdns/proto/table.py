@@ -20,26 +20,40 @@ ENTRY_OCTETS = 550
 """What an entry costs beside its key and its responses: measured over 100,000 entries with one owner name each."""
 
 NOTES = 1 << 19
-"""Places for notes of a first asking, two octets each. A question's hash picks its place, so a flood wears notes away
-slowly and holds no memory; one note in 65,535 is another question's, which then is stored one asking early. (With
-notes of one octet ten million names asked once left 27 MB of answers that nobody asked for again.)"""
+"""Places for notes of a first asking, two octets each. A question's hash picks two places (with one, two questions that
+share it would wipe out each other's note for ever), so a flood wears notes away slowly and holds no memory. One note
+in 65,535 is another question's, which then is stored one asking early. (With notes of one octet ten million names
+asked once left 27 MB of answers that nobody asked for again.)"""
+
+MAX_SORTS = 4096
+"""Sorts of answers kept to be shared."""
+
+
+class Sort:
+    """What many entries have in common, one object for all of them, so that hits can be counted by it.
+
+    ``request`` and ``response`` are sizes in octets, ``label`` is whatever the maker of the answers counts by.
+    """
+
+    __slots__ = ("is_truncated", "label", "request", "response")
+
+    def __init__(self, label: object, request: int, response: int, *, is_truncated: bool) -> None:
+        self.label = label
+        self.request = request
+        self.response = response
+        self.is_truncated = is_truncated
 
 
 class Entry:
-    """A finished answer. ``next()`` gives its tail, another order of it each time where it rotates.
+    """A finished answer. ``next()`` gives its tail, another order of it each time where it rotates."""
 
-    ``size`` is the response's in octets, ``label`` whatever the maker wants to count hits by.
-    """
+    __slots__ = ("key", "next", "octets", "owners", "sort")
 
-    __slots__ = ("is_truncated", "key", "label", "next", "octets", "owners", "size")
-
-    def __init__(self, key: bytes, tails: tuple[bytes, ...], owners: tuple[bytes, ...], label: object) -> None:
+    def __init__(self, key: bytes, tails: tuple[bytes, ...], owners: tuple[bytes, ...], sort: Sort) -> None:
         self.key = key
         self.owners = owners
-        self.label = label
+        self.sort = sort
         self.next: Callable[[], bytes] = (repeat(tails[0]) if len(tails) == 1 else cycle(tails)).__next__
-        self.size = len(tails[0]) + 2
-        self.is_truncated = bool(tails[0][0] & 0x02) if len(tails[0]) > 1 else False
         self.octets = ENTRY_OCTETS + len(key) + sum(map(len, tails))
 
 
@@ -51,6 +65,7 @@ class AnswerTable:
         self._probation: dict[bytes, Entry] = {}
         self._notes = array("H", bytes(2 * NOTES))
         self._by_owner: dict[bytes, Entry | set[Entry]] = {}  # a set of one costs 200 octets more than the one
+        self._sorts: dict[tuple[object, int, int, int], Sort] = {}
         self._max_kept = max_octets - max_octets // 4
         self._max_probation = max_octets // 4
         self._kept_octets = 0
@@ -87,15 +102,16 @@ class AnswerTable:
     def wants(self, key: bytes) -> bool:
         """Tell whether an answer to *key*, which ``find`` and ``find_again`` lacked, should be stored now."""
         mark = hash(key)
-        place, note = mark & (NOTES - 1), mark >> 19 & 0xFFFF or 1
-        if self._notes[place] == note:
+        notes, note = self._notes, mark >> 40 & 0xFFFF or 1
+        one, other = mark & (NOTES - 1), mark >> 19 & (NOTES - 1)
+        if notes[one] == note or notes[other] == note:
             return True
-        self._notes[place] = note
+        notes[one] = notes[other] = note
         return False
 
     def store(self, key: bytes, tails: tuple[bytes, ...], owners: Iterable[bytes], label: object = None) -> None:
         """Store an answer; it is forgotten when one of *owners* changes (their ``key``)."""
-        entry = Entry(key, tails, tuple(dict.fromkeys(owners)), label)
+        entry = Entry(key, tails, tuple(dict.fromkeys(owners)), self._sort_of(key, tails[0], label))
         self._drop(key)
         if entry.octets > self._max_probation:
             return
@@ -129,6 +145,15 @@ class AnswerTable:
         self._by_owner.clear()
         self._notes = array("H", bytes(2 * NOTES))
         self._kept_octets = self._probation_octets = 0
+
+    def _sort_of(self, key: bytes, tail: bytes, label: object) -> Sort:
+        traits = label, len(key) + 2, len(tail) + 2, tail[0] & 0x02
+        sort = self._sorts.get(traits)
+        if sort is None:
+            if len(self._sorts) >= MAX_SORTS:
+                self._sorts.clear()
+            sort = self._sorts[traits] = Sort(label, traits[1], traits[2], is_truncated=bool(traits[3]))
+        return sort
 
     def _add_on_probation(self, entry: Entry) -> None:
         self._probation[entry.key] = entry
