@@ -58,7 +58,3 @@ class ClusterUnavailable(ClusterError):
 
 class UpstreamError(KdnsError):
     """An upstream gave no usable answer."""
-
-
-class UpstreamTimeout(UpstreamError):
-    """Nothing that matched came in time."""

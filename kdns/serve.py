@@ -8,7 +8,6 @@ nothing that comes later does.
 from __future__ import annotations
 
 import gc
-import logging
 import signal
 import socket
 import time
@@ -48,8 +47,6 @@ from zones.reverse import reverse_key, ReverseZone
 from zones.selectors import Scope
 from zones.store import Change, Store
 from zones.zone import Serial, Timers, Zone
-
-log = logging.getLogger(__name__)
 
 DRAIN_SECONDS: Final = 4.5
 """Responses on their way through upstreams have at most 4 s to go when the listeners stop."""

@@ -115,13 +115,6 @@ class Pod(msgspec.Struct, frozen=True, gc=False):
 
 Object = Namespace | Service | EndpointSlice | Pod
 
-KIND_OF: dict[type, Kind] = {
-    Namespace: Kind.NAMESPACE,
-    Service: Kind.SERVICE,
-    EndpointSlice: Kind.ENDPOINT_SLICE,
-    Pod: Kind.POD,
-}
-
 
 def dashed_address(address: bytes) -> bytes:
     """Return *address* as a label: ``172-0-0-2``, ``5678-abcd--1``; a last dash gets a ``0`` behind it."""

@@ -35,7 +35,6 @@ IN: Final = 1
 MAX_TTL: Final = 2**31 - 1
 """RFC 2181 section 8."""
 
-MAX_RDATA_OCTETS: Final = 65_535
 
 RRTYPE_TEXT: Final = {
     A: "A",

@@ -16,8 +16,6 @@ MAX_TABLE_OCTETS = {Transport.UDP: 48 * 2**20, Transport.TCP: 16 * 2**20}
 MAX_KEY_OCTETS = MAX_UDP_OCTETS
 """A query longer than any honest one is answered and not stored, so that padding cannot fill the table."""
 
-UNREADABLE = "unreadable"
-
 
 class Responder:
     """Answers packets from an authority, with one table of finished answers for each transport."""
@@ -62,8 +60,3 @@ class Responder:
             forget = table.forget
             for owner in owners:
                 forget(owner)
-
-    def clear(self) -> None:
-        """Drop every finished answer."""
-        for table in self.tables.values():
-            table.clear()

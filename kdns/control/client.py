@@ -7,10 +7,9 @@ token, a renewed certificate or an exec plugin's new answer is taken up that way
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
@@ -21,8 +20,6 @@ import yaml
 
 from kdns.errors import AccessDenied, ClusterError, ClusterUnavailable, ResourceExpired
 from zones.decode import NOT_JSON
-
-log = logging.getLogger(__name__)
 
 CONNECT_SECONDS: Final = 5.0
 MAX_BODY_OCTETS: Final = 256 * 2**20
@@ -253,6 +250,3 @@ def _reason(exc: BaseException) -> str:
     text = str(reason or (exc.args[0] if exc.args and isinstance(exc.args[0], str) else exc))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " ".join(lines)[:300] or type(exc).__name__
-
-
-Opener = Callable[[str, dict[str, str]], Stream]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from kdns.proto.query import Transport
 from kdns.proto.table import Entry
 
 Later = Callable[[], Awaitable[bytes | None]]
@@ -27,10 +26,3 @@ class Handler(Protocol):
 
     def count(self, hits: Sequence[Entry], seconds: float) -> None:
         """Note what ``find`` answered in one batch, and how long the batch took."""
-
-
-class HandlerFactory(Protocol):
-    """Makes the handler of a listener."""
-
-    def __call__(self, transport: Transport, *, family: int) -> Handler:
-        """Return the handler for *transport* over IPv4 (*family* 4) or IPv6 (6)."""

@@ -19,7 +19,6 @@ from zones.records import (
     AAAA,
     address_to_text,
     CNAME,
-    IN,
     NS,
     PTR,
     RRset,
@@ -85,11 +84,6 @@ def message_to_text(message: Message) -> Iterator[str]:
     for title, records in (("answer", message.answer), ("authority", message.authority)):
         for record in records:
             yield f"{title:9}  {record_to_text(record).expandtabs(8)}"
-
-
-def question_to_text(qname: Name, qtype: int, qclass: int = IN) -> str:
-    """Return ``name CLASS TYPE`` for a log or a message."""
-    return f"{qname.to_text()} {'IN' if qclass == IN else f'CLASS{qclass}'} {rrtype_to_text(qtype)}"
 
 
 def _two_names(rdata: bytes) -> tuple[list[Name], bytes]:

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from zones.names import Name
-from zones.objects import Endpoint, EndpointSlice, Namespace, Object, Pod, Port, Service
+from zones.objects import Endpoint, EndpointSlice, Kind, Namespace, Object, Pod, Port, Service
 from zones.records import address_from_text
+
+KIND_OF: dict[type, Kind] = {
+    Namespace: Kind.NAMESPACE,
+    Service: Kind.SERVICE,
+    EndpointSlice: Kind.ENDPOINT_SLICE,
+    Pod: Kind.POD,
+}
 
 
 def namespace(name: str = "default") -> Namespace:

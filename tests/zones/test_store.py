@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule, RuleBasedStateMachine
 
 from kdns.answer.authority import ZoneSet
-from tests.support.builders import endpoints, namespace, objects, ready, service, unready
+from tests.support.builders import endpoints, KIND_OF, namespace, objects, ready, service, unready
 from zones.cluster import ClusterZone
 from zones.names import Name
-from zones.objects import Endpoint, EndpointSlice, Kind, KIND_OF, Namespace, Object, ObjectKey, Pod, Port, Service
+from zones.objects import Endpoint, EndpointSlice, Kind, Namespace, Object, ObjectKey, Pod, Port, Service
 from zones.pods import PodMode
 from zones.records import A, AAAA, ANY, PTR, SRV
 from zones.reverse import IN_ADDR_ARPA, IP6_ARPA, reverse_key, reverse_name, ReverseZone
