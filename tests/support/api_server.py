@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -51,6 +52,7 @@ class ApiServer:
         self.silent = False
         self.bookmark_seconds = 60.0
         self.token: str | None = None
+        self.tls: ssl.SSLContext | None = None
         self.fault: Callable[[str], Fault | None] = lambda path: None
         self.requests: list[str] = []
         self._objects: dict[str, dict[tuple[str, str], Json]] = {path: {} for path in PATHS}
@@ -124,6 +126,10 @@ class ApiServer:
 
         self._server = _Server(("127.0.0.1", self.port), Handler)
         self.port = self._server.server_port
+        if self.tls is not None:
+            self._server.socket = self.tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
@@ -144,7 +150,7 @@ class ApiServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
 
     def count(self, part: str) -> int:
         """Count the requests whose path and query hold *part*."""
