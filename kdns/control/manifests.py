@@ -182,7 +182,9 @@ class ManifestReader:
             loaded.warnings.append(f"{named}: defined before in this file; the last one counts")
         if isinstance(new, Service) and not (new.cluster_ips or new.is_headless or new.external_name):
             loaded.warnings.append(f"{named}: no clusterIP, so its name has no address")
-        if kind is Kind.ENDPOINT_SLICE and new is None and not (shaped.metadata and shaped.metadata.labels):
+        labels = (shaped.metadata.labels if shaped.metadata else None) or {}
+        # An imported slice (multicluster) has a label of that name under another prefix.
+        if kind is Kind.ENDPOINT_SLICE and not any(label.endswith("/service-name") for label in labels):
             loaded.warnings.append(f"{named}: no label {SERVICE_NAME_LABEL}, so it belongs to no Service")
         if new is not None:
             loaded.objects[kind, key] = new
@@ -238,15 +240,21 @@ class ManifestSource:
             ):
                 changed.set()
 
+        async def settle() -> None:
+            await trio.sleep(LOOK_SECONDS)
+            self._sink.trouble("manifests", None)  # it has been watched for a while
+
         async def keep_watching() -> None:
             while True:
                 try:
-                    await watch()
+                    async with trio.open_nursery() as watching:
+                        watching.start_soon(settle)
+                        await watch()
+                        watching.cancel_scope.cancel()
                 except Exception as exc:  # noqa: BLE001 - out of inotify instances, a folder that went away, …
-                    text = f"cannot be watched ({exc}); looked at every {LOOK_SECONDS:g} s"
+                    reason = exc.exceptions[0] if isinstance(exc, ExceptionGroup) else exc
+                    text = f"cannot be watched ({reason}); looked at every {LOOK_SECONDS:g} s"
                     self._sink.trouble("manifests", text)
-                else:
-                    self._sink.trouble("manifests", None)
                 await trio.sleep(LOOK_SECONDS)
 
         async def stop_watching() -> None:

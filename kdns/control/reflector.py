@@ -49,7 +49,8 @@ SETTLED_SECONDS: Final = 1.0
 """A watch open for this long without an error means that all is well again."""
 
 MAX_STUCK: Final = 3
-"""Failures of a watch at one version before everything is listed again."""
+"""Answers that make no sense to a watch of one version before everything is listed again. A server that is away does
+not count: when it is back the watch goes on where it was, and a thousand clients do not all list at once."""
 
 MAX_PAGES: Final = 100_000
 """Of a list, each of 500 objects: more is a server that does not know how to end."""
@@ -194,10 +195,10 @@ class Reflector:
             failure = type(error)
             if isinstance(error, ResourceExpired):
                 self._version = None
-            elif watched_from is not None and watched_from == self._version:
+            elif watched_from is not None and watched_from == self._version and _may_be_the_versions(error):
                 self._stuck += 1
-                if self._stuck >= MAX_STUCK:  # the same failure again and again: perhaps it is this version's
-                    self._version = None
+                if self._stuck >= MAX_STUCK:
+                    self._version, self._stuck = None, 0
             wait = error.retry_after if isinstance(error, ClusterUnavailable) else 0.0
             await trio.sleep(max(wait, self._backoff.next()))
 
@@ -441,7 +442,7 @@ class Reflector:
 
     def _nonsense(self, body: bytes, exc: Exception) -> ClusterError:
         start = body[:60].decode(errors="replace")
-        return ClusterUnavailable(f"{self._resource.path}: not what an API server sends ({exc}): {start!r}")
+        return _BadStream(f"{self._resource.path}: not what an API server sends ({exc}): {start!r}")
 
     def _status(self, text: msgspec.Raw) -> ClusterError:
         try:
@@ -449,7 +450,7 @@ class Reflector:
         except NOT_JSON as exc:
             return self._nonsense(bytes(text), exc)
         message = f"{self._resource.path}: {status.code} {status.reason}: {status.message}"
-        return ResourceExpired(message) if status.code == 410 else ClusterUnavailable(message)
+        return ResourceExpired(message) if status.code == 410 else _BadStream(message)
 
     async def _in_thread(self, work: Callable[[], _T], stop: Callable[[], None]) -> _T:
         """Run *work* in a thread; if cancelled, call *stop*, which makes it end, and leave it to."""
@@ -458,6 +459,19 @@ class Reflector:
         except trio.Cancelled:
             stop()
             raise
+
+
+class _BadStream(ClusterUnavailable):
+    """What came was not what an API server sends, or an ERROR event other than 410."""
+
+
+def _may_be_the_versions(error: Exception) -> bool:
+    """Tell whether another version might be watched without this error."""
+    return (
+        not isinstance(error, ClusterError)
+        or isinstance(error, _BadStream)
+        or (isinstance(error, ClusterUnavailable) and error.code in (400, 422))
+    )
 
 
 class _NoStreamingLists(ClusterError):

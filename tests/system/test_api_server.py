@@ -116,6 +116,19 @@ def test_restart_serves_on_and_takes_up_what_changed_meanwhile(api: ApiServer) -
         assert rcode(server.port, WEB) == "NXDOMAIN"
 
 
+def test_a_server_that_was_away_is_watched_on_and_not_listed_again(api: ApiServer) -> None:
+    with kdns("--api-server", api.url) as server:
+        server.wait_for("synced after")
+        lists = api.count("sendInitialEvents")
+        api.stop()
+        server.wait_until(lambda: "refused" in server.page("/ready")[1])
+        time.sleep(1.5)  # several attempts
+        api.put(service("new", "10.96.0.9"))
+        api.start(forbidden_seconds=0.05)
+        wait_for_addresses(server.port, NEW, {"10.96.0.9"})
+        assert api.count("sendInitialEvents") == lists
+
+
 def test_expired_history_in_a_loop_does_not_spin(api: ApiServer) -> None:
     with kdns("--api-server", api.url) as server:
         server.wait_for("synced after")
