@@ -91,7 +91,7 @@ def main() -> None:
     """
 
 
-@main.command(cls=OptionGroups)
+@main.command(cls=OptionGroups, short_help="Answer DNS queries until stopped.")
 @config_options
 def serve(config_file: Path | None, **flags: Any) -> None:
     """Answer DNS queries until stopped."""
@@ -126,7 +126,7 @@ def _check_credentials(conf: config.Config) -> None:
             raise ConfigError([Problem(where, str(exc), "a kubeconfig that can be used")]) from exc
 
 
-@main.command(cls=OptionGroups)
+@main.command(cls=OptionGroups, short_help="Print the records of a zone as a master file.")
 @click.argument("origin", required=False)
 @config_options
 def zone(origin: str | None, config_file: Path | None, **flags: Any) -> None:
@@ -168,7 +168,7 @@ async def _sync(cluster: Cluster) -> None:
         raise ConfigError([Problem("API server", found, f"everything listed within {LIST_SECONDS:g} s")])
 
 
-@main.command(cls=OptionGroups)
+@main.command(cls=OptionGroups, short_help="Check the configuration and the manifests.")
 @config_options
 def check(config_file: Path | None, **flags: Any) -> None:
     """Check the configuration, and the manifests if it names some; print every problem."""
@@ -187,7 +187,7 @@ async def _check(conf: config.Config) -> None:
         click.echo(f"kdns: the manifests are good: {server.cluster.counts()}")
 
 
-@main.command()
+@main.command(short_help="Serve an example cluster and ask it a tour of questions.")
 @click.option("--keep/--no-keep", default=None, help="Stay up after the tour, or not [default: on a terminal].")
 def demo(keep: bool | None) -> None:
     """Serve an example cluster on loopback and ask it a tour of questions."""
