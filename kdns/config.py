@@ -1,38 +1,46 @@
 """The configuration of ``kdns``: every option, read from flags and a TOML file, checked whole.
 
-An option has the same name on the command line (``--name``) and in the file (``name``). What a flag says wins over
-the file, as a whole: a list of the file is replaced, not added to.
+``kdns.options`` has how they are read.
 """
 
 from __future__ import annotations
 
-import difflib
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, Final
 
 import msgspec
 
 from kdns.control.client import Access, SERVICE_ACCOUNT
 from kdns.errors import ConfigError, Problem
 from kdns.net.addresses import Listen, listen_from_text
-from kdns.upstream.servers import Server, server_from_text
-from zones.errors import BadName
+from kdns.options import (
+    ANSWERS,
+    choice,
+    DNS_PORT,
+    existing,
+    LogFormat,
+    LOGGING,
+    Option,
+    read_options,
+    readable_file,
+    seconds,
+    SERVING,
+    switch,
+    text,
+    upstream,
+    url,
+    zone,
+)
+from kdns.upstream.servers import Server
 from zones.names import Name
 from zones.pods import PodMode
 from zones.reverse import IN_ADDR_ARPA, IP6_ARPA, reverse_zones_from_text
 from zones.selectors import Selector
 
-DNS_PORT: Final = 53
 MAX_TTL_SECONDS: Final = 3600
 """CoreDNS's bound: a client that keeps an answer for longer is a pod that talks to one long gone."""
-
-
-MAX_ZONE_OCTETS: Final = 192
-"""So that a Service of any name fits in front; of longer names of endpoints those that do not fit do not exist."""
 
 
 class EndpointMode(Enum):
@@ -40,13 +48,6 @@ class EndpointMode(Enum):
 
     ALL = "all"
     NONE = "none"
-
-
-class LogFormat(Enum):
-    """How log lines look."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,113 +74,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     log_format: LogFormat
 
 
-class Option(msgspec.Struct, frozen=True):
-    """One option. ``read`` makes its value of what a user wrote or raises ValueError; ``expected`` says what it takes.
-
-    ``metavar`` is None for a switch. ``default`` is written as a user would write it.
-    """
-
-    name: str
-    metavar: str | None
-    help: str
-    expected: str
-    read: Callable[[Any], Any]
-    default: Any = None
-    is_list: bool = False
-    group: str = "What is answered"
-
-
-_E = TypeVar("_E", bound=Enum)
-
-
-def _choice(kind: type[_E]) -> Callable[[Any], _E]:
-    def read(value: Any) -> _E:
-        try:
-            return kind(value)
-        except ValueError:
-            raise ValueError from None  # what is expected says it better
-
-    return read
-
-
-def _switch(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("no boolean")  # noqa: TRY004 - every reader raises ValueError
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError("no text")
-    return value
-
-
-def _seconds(most: int) -> Callable[[Any], int]:
-    def read(value: Any) -> int:
-        number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
-        if isinstance(number, bool) or not isinstance(number, int):
-            raise ValueError("no whole number")  # noqa: TRY004 - every reader raises ValueError
-        if not 0 <= number <= most:
-            raise ValueError("out of range")
-        return number
-
-    return read
-
-
-def _zone(value: Any) -> Name:
-    name = Name.from_text(_text(value))
-    if not name.labels:
-        raise ValueError("the root")
-    if len(name.wire) > MAX_ZONE_OCTETS:
-        raise ValueError(f"longer than {MAX_ZONE_OCTETS} octets")
+def _namespace(value: Any) -> str:
+    name = text(value)
+    if not all(char.isalnum() or char == "-" for char in name) or name != name.lower() or len(name) > 63:
+        raise ValueError("no DNS label")
     return name
 
 
-def _upstream(value: Any) -> Server | Path:
-    text = _text(value)
-    if "/" in text:
-        path = Path(text)
-        if not path.is_file():
-            raise ValueError("no such file")
-        return path
-    return server_from_text(text)
-
-
-def _existing(value: Any) -> Path:
-    path = Path(_text(value))
-    if not path.exists():
-        raise ValueError("no such file or folder")
-    return path
-
-
-def _file(value: Any) -> Path:
-    path = Path(_text(value))
-    try:
-        path.read_bytes()
-    except OSError as exc:
-        raise ValueError(exc.strerror) from exc
-    return path
-
-
-def _url(value: Any) -> str:
-    text = _text(value)
-    url = urlsplit(text)
-    if url.scheme not in ("http", "https") or not url.hostname or url.port == 0:  # reading a bad port raises
-        raise ValueError("no URL")
-    return text
-
-
-def _namespace(value: Any) -> str:
-    text = _text(value)
-    if not all(char.isalnum() or char == "-" for char in text) or text != text.lower() or len(text) > 63:
-        raise ValueError("no DNS label")
-    return text
-
-
 SOURCE = "Where objects come from (exactly one; none of them: the service account of the pod this runs in)"
-SERVING = "Serving"
-LOGGING = "Logging"
-ANSWERS = "What is answered"
 
 OPTIONS: Final[Sequence[Option]] = (
     Option(
@@ -187,20 +89,21 @@ OPTIONS: Final[Sequence[Option]] = (
         "PATH",
         "A file or folder of manifests, YAML or JSON, followed as it changes. Repeatable.",
         "a file or folder",
-        _existing,
+        existing,
         is_list=True,
+        needs_one=True,
         group=SOURCE,
     ),
-    Option("kubeconfig", "FILE", "The cluster of a kubeconfig.", "a readable kubeconfig", _file, group=SOURCE),
+    Option("kubeconfig", "FILE", "The cluster of a kubeconfig.", "a readable kubeconfig", readable_file, group=SOURCE),
     Option(
-        "context", "NAME", "The context in the kubeconfig; its current one by default.", "a name", _text, group=SOURCE
+        "context", "NAME", "The context in the kubeconfig; its current one by default.", "a name", text, group=SOURCE
     ),
     Option(
         "api-server",
         "URL",
         "An API server without credentials, such as http://127.0.0.1:8001 of kubectl proxy.",
         "a URL such as http://127.0.0.1:8001",
-        _url,
+        url,
         group=SOURCE,
     ),
     Option(
@@ -208,9 +111,10 @@ OPTIONS: Final[Sequence[Option]] = (
         "ADDR:PORT",
         "Answer there over UDP and TCP. Repeatable; IPv6 in brackets; [::] is every address of both families.",
         "an address and port such as 127.0.0.1:53 or [::]:53",
-        lambda value: listen_from_text(_text(value), default_port=DNS_PORT),
+        lambda value: listen_from_text(text(value), default_port=DNS_PORT),
         ["[::]:53"],
         is_list=True,
+        needs_one=True,
         group=SERVING,
     ),
     Option(
@@ -218,18 +122,20 @@ OPTIONS: Final[Sequence[Option]] = (
         "ADDR:PORT",
         "Serve /metrics, /health and /ready there over HTTP. Repeatable.",
         "an address and port such as 127.0.0.1:9153",
-        lambda value: listen_from_text(_text(value), default_port=9153),
+        lambda value: listen_from_text(text(value), default_port=9153),
         ["[::]:9153", "[::]:8080", "[::]:8181"],
         is_list=True,
+        needs_one=True,
         group=SERVING,
     ),
     Option(
         "upstream",
         "SERVER",
-        "Ask there for names outside the zones: an address, ADDR:PORT, or a resolv.conf followed as it changes. "
+        "Ask there for names outside the zones: an address, ADDR:PORT, tcp://ADDR, tls://ADDR#NAME, or a resolv.conf "
+        "followed as it changes. "
         "Repeatable, in the order to ask; without one such names are REFUSED.",
-        "an address, ADDR:PORT or the path of a resolv.conf",
-        _upstream,
+        "an address such as 192.0.2.1, tcp://192.0.2.1 or tls://192.0.2.1#dns.example, or the path of a resolv.conf",
+        upstream,
         is_list=True,
         group=SERVING,
     ),
@@ -238,7 +144,7 @@ OPTIONS: Final[Sequence[Option]] = (
         "SECONDS",
         "After SIGTERM, be unready and keep answering for this long.",
         "whole seconds from 0 to 300",
-        _seconds(300),
+        seconds(300),
         5,
         group=SERVING,
     ),
@@ -247,9 +153,10 @@ OPTIONS: Final[Sequence[Option]] = (
         "ZONE",
         "A cluster zone. Repeatable; the first is the one that reverse names point into.",
         "a domain name such as cluster.local",
-        _zone,
+        zone,
         ["cluster.local"],
         is_list=True,
+        needs_one=True,
         group=ANSWERS,
     ),
     Option(
@@ -257,7 +164,7 @@ OPTIONS: Final[Sequence[Option]] = (
         "ZONE|CIDR",
         "A reverse zone, or a network. Repeatable; by default the whole of in-addr.arpa and ip6.arpa.",
         "a network such as 10.96.0.0/12 or a zone such as 96.10.in-addr.arpa",
-        lambda value: reverse_zones_from_text(_text(value)),
+        lambda value: reverse_zones_from_text(text(value)),
         is_list=True,
         group=ANSWERS,
     ),
@@ -266,7 +173,7 @@ OPTIONS: Final[Sequence[Option]] = (
         "MODE",
         "Names such as 10-1-2-3.default.pod: disabled, insecure (any address), verified (addresses of pods).",
         "disabled, insecure or verified",
-        _choice(PodMode),
+        choice(PodMode),
         "disabled",
         group=ANSWERS,
     ),
@@ -275,7 +182,7 @@ OPTIONS: Final[Sequence[Option]] = (
         "SECONDS",
         "The TTL of answers.",
         f"whole seconds from 0 to {MAX_TTL_SECONDS}",
-        _seconds(MAX_TTL_SECONDS),
+        seconds(MAX_TTL_SECONDS),
         5,
     ),
     Option(
@@ -283,7 +190,7 @@ OPTIONS: Final[Sequence[Option]] = (
         "WHICH",
         "Watch all EndpointSlices, or none: then headless Services and endpoints have no names.",
         "all or none",
-        _choice(EndpointMode),
+        choice(EndpointMode),
         "all",
     ),
     Option(
@@ -291,7 +198,7 @@ OPTIONS: Final[Sequence[Option]] = (
         None,
         "Name endpoints without a hostname by their pod.",
         "true or false",
-        _switch,
+        switch,
         default=False,
     ),
     Option(
@@ -299,7 +206,7 @@ OPTIONS: Final[Sequence[Option]] = (
         None,
         "Deny Services with a cluster IP and no ready endpoint.",
         "true or false",
-        _switch,
+        switch,
         default=False,
     ),
     Option("namespace", "NAME", "Show this namespace alone. Repeatable.", "a namespace", _namespace, is_list=True),
@@ -308,29 +215,27 @@ OPTIONS: Final[Sequence[Option]] = (
         "SELECTOR",
         "Show the namespaces with these labels alone.",
         "a label selector such as team=web",
-        lambda value: Selector.from_text(_text(value)),
+        lambda value: Selector.from_text(text(value)),
     ),
     Option(
         "labels",
         "SELECTOR",
         "Use the Services, EndpointSlices and pods with these labels alone.",
         "a label selector such as app!=test",
-        lambda value: Selector.from_text(_text(value)),
+        lambda value: Selector.from_text(text(value)),
     ),
-    Option("log-queries", None, "Log a line for each query.", "true or false", _switch, default=False, group=LOGGING),
+    Option("log-queries", None, "Log a line for each query.", "true or false", switch, default=False, group=LOGGING),
     Option(
         "log-errors",
         None,
         "Log a line for each query that ends in SERVFAIL.",
         "true or false",
-        _switch,
+        switch,
         default=False,
         group=LOGGING,
     ),
-    Option("log-format", "FORMAT", "text or json.", "text or json", _choice(LogFormat), "text", group=LOGGING),
+    Option("log-format", "FORMAT", "text or json.", "text or json", choice(LogFormat), "text", group=LOGGING),
 )
-
-_BY_NAME: Final = {option.name: option for option in OPTIONS}
 
 
 def load(flags: Mapping[str, Any], file: Path | None, *, needs_source: bool = True) -> Config:
@@ -338,19 +243,9 @@ def load(flags: Mapping[str, Any], file: Path | None, *, needs_source: bool = Tr
 
     Raises ConfigError with every problem at once. Without *needs_source* a configuration that names none is fine.
     """
-    problems: list[Problem] = []
-    written: dict[str, tuple[str, Any]] = {}
-    if file is not None:
-        from_file = _read_file(file, problems)
-        needs_source = needs_source and from_file is not None  # it may well have named one
-        written.update(from_file or {})
-    for name, value in flags.items():
-        if value is not None and value != () and value is not False:
-            written[name] = (f"--{name}", value)
-    values: dict[str, Any] = {}
-    for option in OPTIONS:
-        where, value = written.get(option.name, ("default", option.default))
-        values[option.name] = _read(option, where, value, problems)
+    given = read_options(OPTIONS, flags, file, program="kdns")
+    values, written, problems = given.values, given.written, given.problems
+    needs_source = needs_source and (file is None or given.has_file)  # an unreadable file may well have named one
     _check_together(values, written, problems, needs_source=needs_source)
     if problems:
         raise ConfigError(problems)
@@ -381,48 +276,6 @@ def load(flags: Mapping[str, Any], file: Path | None, *, needs_source: bool = Tr
     )
 
 
-def _read_file(file: Path, problems: list[Problem]) -> dict[str, tuple[str, Any]] | None:
-    try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as exc:
-        problems.append(Problem(f"--config {file}", exc.strerror or str(exc), "a readable file"))
-        return None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        problems.append(Problem(f"--config {file}", str(exc), "TOML"))
-        return None
-    written = {}
-    for name, value in table.items():
-        if name in _BY_NAME:
-            written[name] = (f"{file}: {name}", value)
-        else:
-            close = difflib.get_close_matches(name.replace("_", "-"), _BY_NAME, n=1)
-            expected = f"{close[0]}?" if close else "an option's name, as kdns serve --help lists them"
-            problems.append(Problem(f"{file}: {name}", "an unknown key", expected))
-    return written
-
-
-def _read(option: Option, where: str, value: Any, problems: list[Problem]) -> Any:
-    def one(item: Any, place: str) -> Any:
-        try:
-            return option.read(item)
-        except (ValueError, BadName) as exc:
-            found = repr(item) if not str(exc) or str(exc) in repr(item) else f"{item!r} ({exc})"
-            problems.append(Problem(place, found, option.expected))
-            return None
-
-    if not option.is_list:
-        return None if value is None else one(value, where)
-    if value is None:
-        return []
-    if isinstance(value, str):
-        value = [value]
-    if not isinstance(value, list | tuple):
-        problems.append(Problem(where, repr(value), f"a list, each {option.expected}"))
-        return []
-    is_flag = where.startswith("--")
-    return [one(item, where if is_flag else f"{where}[{at}]") for at, item in enumerate(value)]
-
-
 def _check_together(
     values: Mapping[str, Any], written: Mapping[str, tuple[str, Any]], problems: list[Problem], *, needs_source: bool
 ) -> None:
@@ -441,8 +294,3 @@ def _check_together(
     if "ignore-empty-service" in written and values["endpoints"] is EndpointMode.NONE:
         place = written["ignore-empty-service"][0]
         problems.append(Problem(place, "--endpoints none besides", "one of the two: without endpoints all are empty"))
-    problems.extend(
-        Problem(written[name][0], "an empty list", f"at least one: {_BY_NAME[name].expected}")
-        for name in ("zone", "listen", "admin", "manifests")
-        if name in written and written[name][1] == []
-    )

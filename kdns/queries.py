@@ -8,13 +8,16 @@ from time import perf_counter
 
 from kdns.admin.logs import QueryLog
 from kdns.admin.stats import QueryStats
-from kdns.answer.authority import Ask, Label
+from kdns.answer.authority import Ask
 from kdns.answer.responder import Responder
-from kdns.net.handler import Client, Later
+from kdns.net.handler import Client, Deliver, Later
+from kdns.proto.label import Label
+from kdns.proto.message import Message
 from kdns.proto.query import SERVFAIL, Transport
 from kdns.proto.response import make_bare
 from kdns.proto.table import Entry
 from kdns.upstream.forwarder import Forwarder
+from kdns.upstream.question import Question
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +30,7 @@ class QueryHandler:
         responder: Responder,
         stats: QueryStats,
         query_log: QueryLog | None,
-        forwarder: Forwarder | None,
+        forwarder: Forwarder[Message] | None,
         transport: Transport,
         *,
         family: int,
@@ -74,11 +77,14 @@ class QueryHandler:
         forwarder, sender = self._forwarder, client() if self._query_log is not None else ("", 0)
         assert forwarder is not None  # an authority without upstreams asks nothing
 
-        async def resolve() -> bytes | None:
-            answer = ask.complete(await forwarder.resolve(ask.qname, ask.qtype, do=ask.do))
-            tail = self._responder.pick(answer)
-            self._done(wire, tail, answer.label, lambda: sender, began)
-            return tail
+        def resolve(deliver: Deliver) -> None:
+            def complete(message: Message | None) -> None:
+                answer = ask.complete(message)
+                tail = self._responder.pick(answer)
+                self._done(wire, tail, answer.label, lambda: sender, began)
+                deliver(tail)
+
+            forwarder.ask(Question(ask.qname, ask.qtype, ask.do), complete)
 
         return resolve
 

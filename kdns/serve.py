@@ -8,19 +8,16 @@ nothing that comes later does.
 from __future__ import annotations
 
 import gc
-import signal
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from typing import Final
 
 import trio
 
-from kdns.admin.endpoint import AdminEndpoint
 from kdns.admin.logs import QueryLog
 from kdns.admin.metrics import Gauges, Metrics
 from kdns.admin.stats import QueryStats
+from kdns.admin.upstreams import UpstreamStats
 from kdns.answer.authority import Authority, ZoneSet
 from kdns.answer.responder import Responder
 from kdns.config import Config, EndpointMode
@@ -30,26 +27,25 @@ from kdns.control.manifests import ManifestReader, ManifestSource
 from kdns.control.reflector import Pace
 from kdns.control.sink import Sink
 from kdns.errors import ConfigError, Problem
-from kdns.net.addresses import bind, bind_pair, is_listened_at, own_addresses
-from kdns.net.tcp import Connections, TcpListener
-from kdns.net.udp import UdpListener
-from kdns.proto.query import Transport
+from kdns.net.addresses import is_listened_at, own_addresses
+from kdns.program import Program, raise_descriptor_limit
+from kdns.proto.label import Label
+from kdns.proto.message import Message, read_message
+from kdns.proto.query import REFUSED, Transport
 from kdns.queries import QueryHandler
-from kdns.upstream.forwarder import Forwarder
+from kdns.upstream.forwarder import Exchanges, Forwarder
 from kdns.upstream.servers import Server as Upstream
 from kdns.upstream.servers import ServerList
 from kdns.version import VERSION
 from zones.cluster import ClusterZone
 from zones.decode import Decoder
+from zones.explicit import ExplicitZone
 from zones.objects import Kind
 from zones.pods import PodMode
 from zones.reverse import reverse_key, ReverseZone
 from zones.selectors import Scope
 from zones.store import Change, Store
 from zones.zone import Serial, Timers, Zone
-
-DRAIN_SECONDS: Final = 4.5
-"""Responses on their way through upstreams have at most 4 s to go when the listeners stop."""
 
 TICK_SECONDS: Final = 1.0
 
@@ -69,6 +65,7 @@ class Cluster:
         ]
         apex = self.cluster_zones[0].apex
         self.reverse_zones = [ReverseZone(origin, self.store, apex=apex, ttl=config.ttl) for origin in config.reverse]
+        self.explicit_zones = [ExplicitZone(zone, self.store, ttl=config.ttl) for zone in self.cluster_zones]
         forwards = bool(config.upstreams)
         self.authority = Authority(
             ZoneSet(self.zones), forwards=forwards, reverse=frozenset(zone.origin for zone in self.reverse_zones)
@@ -81,7 +78,7 @@ class Cluster:
     @property
     def zones(self) -> list[Zone]:
         """All zones."""
-        return [*self.cluster_zones, *self.reverse_zones]
+        return [*self.cluster_zones, *self.reverse_zones, *self.explicit_zones]
 
     def load(self) -> None:
         """Read what lies on this machine: manifests, or the credentials for an API server. Raises ConfigError."""
@@ -153,26 +150,37 @@ class Server:
 
     def __init__(self, config: Config, *, announce: Callable[[str], None] = print, pace: Pace | None = None) -> None:
         self.config = config
+        raise_descriptor_limit()
         self.metrics = Metrics(VERSION)
         self.cluster = Cluster(config, metrics=self.metrics, pace=pace)
-        self._announce = _quietly(announce)
-        self._stopping = False
         first = config.listen[0]
         host = "" if first.address in ("::", "0.0.0.0") else first.address  # noqa: S104 - compared, not bound
-        self.stats = QueryStats(f"dns://{host}:{first.port}")
-        self.connections = Connections()
+        self.stats = QueryStats(f"dns://{host}:{first.port}", plugin_of=plugin_of)
+        self._upstream_stats = UpstreamStats()
         query_log = None
         if config.log_queries or config.log_errors:
             query_log = QueryLog(queries=config.log_queries, errors=config.log_errors)
         self._query_log = query_log
-        self._forwarder = (
-            Forwarder(ServerList(config.upstreams, own=self._is_own), observe=self.metrics.observe_upstream)
-            if config.upstreams
-            else None
+        self._exchanges: Exchanges | None = None
+        self._forwarder: Forwarder[Message] | None = None
+        if config.upstreams:
+            self._exchanges = Exchanges()
+            self._forwarder = Forwarder(
+                ServerList(config.upstreams, own=self._is_own),
+                self._exchanges,
+                lambda wire, question, server: read_message(wire),
+                observe=self._upstream_stats.observe,
+            )
+            self._upstream_stats.watch([self._forwarder], self._exchanges)
+            self.metrics.add(self._upstream_stats)
+        self.program = Program(
+            "kdns",
+            config.listen,
+            config.admin,
+            lameduck=config.lameduck,
+            handler=self._handler,
+            announce=announce,
         )
-        self._udp: list[UdpListener] = []
-        self._tcp: list[tuple[int, socket.socket]] = []
-        self._admin: list[socket.socket] = []
         self.metrics.add(self.stats)
         self.metrics.add(self._gauges())
 
@@ -180,7 +188,7 @@ class Server:
 
     def not_ready(self) -> list[str]:
         """List why this is not ready."""
-        if self._stopping:
+        if self.program.is_stopping:
             return ["shutting down"]
         return [f"not synced: {kind}" for kind in self.cluster.sink.missing()]
 
@@ -210,62 +218,19 @@ class Server:
     def bind(self) -> None:
         """Bind everything. Raises ConfigError; then nothing is bound."""
         self.check_upstreams()
-        problems: list[Problem] = []
-        for listen in self.config.listen:
-            try:
-                udp, tcp = bind_pair(listen, "--listen")
-            except ConfigError as exc:
-                problems += exc.problems
-                continue
-            for family, sock in udp:
-                self._udp.append(UdpListener(sock, self._handler(Transport.UDP, family)))
-            self._tcp += tcp
-        for admin in self.config.admin:
-            try:
-                self._admin += [sock for _, sock in bind(admin, socket.SOCK_STREAM, "--admin")]
-            except ConfigError as exc:
-                problems += exc.problems
-        if problems:
-            self.close()
-            raise ConfigError(problems)
-
-    def close(self) -> None:
-        """Close all sockets."""
-        for sock in (*(udp.sock for udp in self._udp), *(sock for _, sock in self._tcp), *self._admin):
-            sock.close()
+        self.program.bind()
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
         """The addresses that are answered at."""
-        return [udp.sock.getsockname()[:2] for udp in self._udp]
-
-    @property
-    def admin_addresses(self) -> list[tuple[str, int]]:
-        """The addresses of the admin pages."""
-        return [sock.getsockname()[:2] for sock in self._admin]
+        return self.program.addresses
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until a signal ends it, or cancelled. Sockets are bound and manifests loaded already."""
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._end_on_signals, nursery.cancel_scope)
-                for listener in self._udp:
-                    await nursery.start(listener.serve)
-                for family, sock in self._tcp:
-                    stream = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
-                    tcp = TcpListener(stream, self._handler(Transport.TCP, family), self.connections)
-                    await nursery.start(tcp.serve)
-                await nursery.start(AdminEndpoint(self._admin, self).serve)
-                for address, port in self.addresses:
-                    self._announce(f"kdns: answering on {_text(address, port)} (udp, tcp)")
-                for address, port in self.admin_addresses:
-                    self._announce(f"kdns: metrics, health and readiness on http://{_text(address, port)}")
-                nursery.start_soon(self.cluster.source.run)
-                nursery.start_soon(self._tick)
-                nursery.start_soon(self._tell_when_synced)
-                task_status.started()
-        finally:
-            self.close()
+        parts = [self.cluster.source.run, self._tick, self._tell_when_synced]
+        if self._exchanges is not None:
+            parts.insert(0, self._exchanges.run)
+        await self.program.run(self, parts, task_status=task_status)
 
     async def _tick(self) -> None:
         while True:
@@ -276,23 +241,7 @@ class Server:
     async def _tell_when_synced(self) -> None:
         began = trio.current_time()
         await self.cluster.synced.wait()
-        self._announce(f"kdns: synced after {trio.current_time() - began:.2f} s: {self.cluster.counts()}")
-
-    async def _end_on_signals(self, scope: trio.CancelScope) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            first = await anext(aiter(signals))
-            self._stopping = True
-            if first == signal.SIGTERM and self.config.lameduck:
-                self._announce(f"kdns: SIGTERM: unready, answering for {self.config.lameduck:g} s more")
-                with trio.move_on_after(self.config.lameduck):
-                    await anext(aiter(signals))
-            with trio.move_on_after(DRAIN_SECONDS):
-                for udp in self._udp:
-                    await udp.drained()
-                while self.connections.pending:  # noqa: ASYNC110 - for seconds at most, once in a life
-                    await trio.sleep(0.05)
-            self._announce("kdns: stopped")
-            scope.cancel()
+        self.program.announce(f"synced after {trio.current_time() - began:.2f} s: {self.cluster.counts()}")
 
     def _handler(self, transport: Transport, family: int) -> QueryHandler:
         return QueryHandler(
@@ -358,37 +307,30 @@ class Server:
             labels=("proto",),
         )
         gauges.add("kdns_serial", "The serial of the zones.", lambda: [(one, cluster.serial.value)])
-        gauges.add("kdns_tcp_connections", "Open TCP connections.", lambda: [(one, len(self.connections))])
+        gauges.add("kdns_tcp_connections", "Open TCP connections.", lambda: [(one, len(self.program.connections))])
         gauges.add(
             "kdns_tcp_closed_for_others",
             "Quiet TCP connections closed to make room for new ones.",
-            lambda: [(one, self.connections.closed_for_others)],
+            lambda: [(one, self.program.connections.closed_for_others)],
             is_counter=True,
         )
         gauges.add(
             "kdns_udp_replies_lost",
             "Replies that the system would not send.",
-            lambda: [(one, sum(udp.lost for udp in self._udp))],
+            lambda: [(one, self.program.lost)],
             is_counter=True,
         )
         gauges.add(
             "coredns_forward_max_concurrent_rejects",
             "Counter of the number of queries rejected because the concurrent queries were at maximum.",
-            lambda: [(one, sum(udp.shed for udp in self._udp) + (self._forwarder.rejected if self._forwarder else 0))],
+            lambda: [(one, self.program.shed + (self._forwarder.shed if self._forwarder else 0))],
             is_counter=True,
         )
         return gauges
 
 
-def _quietly(announce: Callable[[str], None]) -> Callable[[str], None]:
-    """Have *announce* survive that nobody reads standard output any more: that must not end a DNS server."""
-
-    def announce_quietly(line: str) -> None:
-        with suppress(OSError, ValueError):
-            announce(line)
-
-    return announce_quietly
-
-
-def _text(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+def plugin_of(label: Label) -> str:
+    """Return the name that CoreDNS's metrics have for what answered."""
+    if not label.zone:
+        return ""
+    return "forward" if label.zone == "." else "kubernetes" if label.rcode != REFUSED else ""

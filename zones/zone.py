@@ -32,15 +32,20 @@ class Alias(msgspec.Struct, frozen=True, gc=False):
 
 
 class NoData(msgspec.Struct, frozen=True, gc=False):
-    """The name exists, if only through names below it, and has no record of the type (RFC 2308 section 2.2)."""
+    """The name exists, if only through names below it, and has no record of the type (RFC 2308 section 2.2).
+
+    ``is_literal``: of a name that stands for a search path, that it may have been meant as it stands.
+    """
 
     reads: Reads = ()
+    is_literal: bool = False
 
 
 class NxDomain(msgspec.Struct, frozen=True, gc=False):
-    """The name does not exist, nor does any below it (RFC 8020)."""
+    """The name does not exist, nor does any below it (RFC 8020). ``is_literal``: as for ``NoData``."""
 
     reads: Reads = ()
+    is_literal: bool = False
 
 
 Outcome = Found | Alias | NoData | NxDomain

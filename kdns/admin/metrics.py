@@ -10,9 +10,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Plat
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 
-from kdns.admin.stats import DURATION_BUCKETS
-from kdns.proto.query import RCODE_TEXT
-
 PROGRAMMING_BUCKETS: Final = tuple(0.001 * 2**power for power in range(20))
 
 
@@ -56,19 +53,6 @@ class Metrics:
             buckets=PROGRAMMING_BUCKETS,
             registry=self._registry,
         )
-
-        self._upstream_seconds = Histogram(
-            "coredns_proxy_request_duration_seconds",
-            "Histogram of the time each request took.",
-            ("proxy_name", "to", "rcode"),
-            buckets=DURATION_BUCKETS,
-            registry=self._registry,
-        )
-
-    def observe_upstream(self, server: object, rcode: int | None, seconds: float) -> None:
-        """Note a try to have an upstream answer; *rcode* is None when it did not."""
-        text = "<none>" if rcode is None else RCODE_TEXT.get(rcode, str(rcode))
-        self._upstream_seconds.labels("forward", str(server), text).observe(seconds)
 
     def add(self, collector: Collector) -> None:
         """Have *collector* asked at each look."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
-from kdns.answer.authority import Label
-from kdns.proto.query import RCODE_TEXT, REFUSED
+from kdns.proto.label import Label
+from kdns.proto.query import RCODE_TEXT
 from kdns.proto.table import Entry, Sort
 from zones.records import rrtype_to_text
 
@@ -70,10 +70,14 @@ class Histogram:
 
 
 class QueryStats:
-    """Counts for one listener's handlers; *server* is CoreDNS's label, such as ``dns://:53``."""
+    """Counts for one program's handlers; *server* is CoreDNS's label, such as ``dns://:53``.
 
-    def __init__(self, server: str) -> None:
+    *plugin_of* says which of CoreDNS's plugins would have given an answer.
+    """
+
+    def __init__(self, server: str, *, plugin_of: Callable[[Label], str]) -> None:
         self.server = server
+        self._plugin_of = plugin_of
         self._hits: dict[tuple[str, str, int], Counter[Entry]] = {}
         self._misses: dict[_Row, int] = {}
         self.requests: Counter[tuple[str, str, str, str]] = Counter()
@@ -134,7 +138,9 @@ class QueryStats:
         if label is not None and label.do:
             self.do[zone] += times
         if row.response:
-            self.responses[zone, RCODE_TEXT.get(row.rcode, str(row.rcode)), _plugin_of(label)] += times
+            self.responses[
+                zone, RCODE_TEXT.get(row.rcode, str(row.rcode)), "" if label is None else self._plugin_of(label)
+            ] += times
         if row.is_truncated:
             self.truncated[row.proto] += times
         _of(self._durations, zone, DURATION_BUCKETS).observe(DURATION_BUCKETS[row.bucket], times)
@@ -210,9 +216,3 @@ def _of(histograms: dict[_K, Histogram], key: _K, bounds: Sequence[float]) -> Hi
     if histogram is None:
         histogram = histograms[key] = Histogram(bounds)
     return histogram
-
-
-def _plugin_of(label: Label | None) -> str:
-    if label is None or not label.zone:
-        return ""
-    return "forward" if label.zone == "." else "kubernetes" if label.rcode != REFUSED else ""

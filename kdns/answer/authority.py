@@ -2,11 +2,7 @@
 
 | the question                                            | the response                                       |
 |---------------------------------------------------------|----------------------------------------------------|
-| EDNS version above 0                                    | BADVERS                                            |
-| signed by a key that we do not have: every key          | NOTAUTH, BADKEY                                    |
-| class other than IN                                     | REFUSED                                            |
-| OPT, TSIG, TKEY, MAILA, MAILB as its type               | FORMERR                                            |
-| AXFR, IXFR                                              | REFUSED; AXFR over UDP FORMERR                     |
+| what neither program answers (``kdns.proto.refusal``)   | BADVERS, NOTAUTH, REFUSED, FORMERR                 |
 | in no zone of ours                                      | the upstreams', else REFUSED                       |
 | a CNAME of ours                                         | followed through our zones, then the upstreams     |
 | a reverse name that no zone of ours has                 | the upstreams', else NXDOMAIN                      |
@@ -21,34 +17,24 @@ from typing import Final
 
 import msgspec
 
+from kdns.proto import peer
+from kdns.proto.label import Label, Labels
 from kdns.proto.message import Message, Record, rrsets_of
-from kdns.proto.query import BADVERS, FORMERR, NOERROR, NOTAUTH, NXDOMAIN, Query, REFUSED, SERVFAIL, Transport
-from kdns.proto.response import ede, make_badkey, make_badvers, make_negative, make_response
+from kdns.proto.query import BADVERS, NOERROR, NXDOMAIN, Query, REFUSED, SERVFAIL
+from kdns.proto.refusal import refusal
+from kdns.proto.response import ede, make_negative, make_response
 from zones.names import Name
-from zones.records import A, AAAA, ANY, AXFR, CNAME, IN, IXFR, NS, OPT, RRset, SOA, SRV, srv_target, TSIG
+from zones.records import A, AAAA, ANY, CNAME, NS, RRset, SOA, SRV, srv_target
 from zones.zone import Alias, Found, NoData, NxDomain, Reads, Zone
 
 MAX_ALIASES: Final = 10
 """CNAMEs followed for one answer: what CoreDNS follows; a longer chain is a mistake, and ends there."""
 
-MAX_LABELS: Final = 4096
-"""Labels kept to be shared; unknown types asked at random would make more."""
-
-_META: Final = frozenset((OPT, TSIG, 249, 253, 254))
 _DNAME: Final = 39
 _DNSSEC: Final = frozenset((46, 47, 50))  # RRSIG, NSEC, NSEC3
 
 EDE_NOT_READY: Final = 14
 EDE_NO_REACHABLE: Final = 22
-
-
-class Label(msgspec.Struct, frozen=True, gc=False):
-    """What an answer is counted by: its zone (``.`` for the upstreams', empty for none), its type, its RCODE, DO."""
-
-    zone: str
-    qtype: int
-    rcode: int
-    do: bool
 
 
 class Answer(msgspec.Struct, gc=False):
@@ -97,27 +83,19 @@ class Authority:
         self.is_synced = False
         self._forwards = forwards
         self._reverse = reverse
-        self._labels: dict[tuple[str, int, int, bool], Label] = {}
+        self._labels = Labels()
         self._zone_text = {zone.origin: zone.origin.to_text() for zone in zones.zones}
 
     def answer(self, query: Query) -> Answer | Ask:
         """Answer *query*; every well-formed query gets one or the other."""
-        if (edns := query.edns) is not None and edns.version:
-            return self._plain(query, BADVERS, make_badvers(query))
-        if query.signed is not None:
-            return self._plain(query, NOTAUTH, make_badkey(query))
-        if query.qclass != IN:
-            return self._refusal(query, REFUSED)
-        qtype = query.qtype
-        if qtype in _META:
-            return self._refusal(query, FORMERR)
-        if qtype in (AXFR, IXFR):
-            return self._refusal(query, FORMERR if qtype == AXFR and query.transport is Transport.UDP else REFUSED)
+        if (refused := refusal(query, ra=self._forwards)) is not None:
+            rcode, tail = refused
+            return Answer((tail,), None, self._label("", query, rcode))
         zone = self.zones.closest(query.qname)
         if zone is None:
             if self._forwards:
                 return self._ask(query, query.qname, [])
-            return self._refusal(query, REFUSED, owners=())
+            return self._outside(query)
         return self._resolve(query, zone)
 
     def _resolve(self, query: Query, zone: Zone) -> Answer | Ask:
@@ -145,7 +123,7 @@ class Authority:
                 case NxDomain() if self._forwards and not chain and zone.origin in self._reverse and self.is_synced:
                     return self._ask(query, name, [])
                 case NoData() | NxDomain():
-                    return self._negative(query, zone, chain, owners, is_nodata=isinstance(outcome, NoData))
+                    return self._negative(query, zone, chain, owners, outcome)
 
     def _positive(
         self, query: Query, zone: Zone, answer: list[RRset], owners: list[bytes] | None, *, rotate: bool = False
@@ -162,6 +140,7 @@ class Authority:
             rotate=rotate,
             aa=True,
             ra=self._forwards,
+            options=_greeting(query),
         )
         return Answer(tails, _tuple(_joined(owners, tuple(reads))), self._label(self._text(zone), query, NOERROR))
 
@@ -178,21 +157,28 @@ class Authority:
                     yield outcome.rrset
 
     def _negative(
-        self, query: Query, zone: Zone, chain: list[RRset], owners: list[bytes] | None, *, is_nodata: bool
+        self, query: Query, zone: Zone, chain: list[RRset], owners: list[bytes] | None, outcome: NoData | NxDomain
     ) -> Answer:
         soa, forwards = zone.soa, self._forwards
+        greets = query.edns is not None and query.edns.is_peer
         if not self.is_synced and (query.qname != zone.origin or chain):
             options = ede(EDE_NOT_READY, "not synced with the cluster yet") if query.edns is not None else b""
+            options += _greeting(query)
             if chain:
                 tail = make_response(query, rcode=SERVFAIL, ra=forwards, options=options)[0]
             else:
                 tail = make_negative(query, rcode=SERVFAIL, soa=soa, aa=True, ra=forwards, options=options)
             return Answer((tail,), None, self._label(self._text(zone), query, SERVFAIL))
-        rcode = NOERROR if is_nodata else NXDOMAIN
+        rcode = NOERROR if isinstance(outcome, NoData) else NXDOMAIN
+        options = b""
+        if greets:
+            options = peer.greeting(peer.NOTHING_MATCHED * (not chain) | peer.LITERAL * outcome.is_literal)
         if chain:
-            tails = make_response(query, rcode=rcode, answer=chain, authority=(soa,), aa=True, ra=forwards)
+            tails = make_response(
+                query, rcode=rcode, answer=chain, authority=(soa,), aa=True, ra=forwards, options=options
+            )
         else:
-            tails = (make_negative(query, rcode=rcode, soa=soa, aa=True, ra=forwards),)
+            tails = (make_negative(query, rcode=rcode, soa=soa, aa=True, ra=forwards, options=options),)
         return Answer(tails, _tuple(owners), self._label(self._text(zone), query, rcode))
 
     def _ask(self, query: Query, name: Name, chain: list[RRset]) -> Ask:
@@ -218,23 +204,15 @@ class Authority:
 
         return Ask(name, query.qtype, do, complete)
 
-    def _refusal(self, query: Query, rcode: int, *, owners: tuple[bytes, ...] | None = None) -> Answer:
-        tail = make_response(query, rcode=rcode, ra=self._forwards)[0]
-        return Answer((tail,), owners, self._label("", query, rcode))
-
-    def _plain(self, query: Query, rcode: int, tail: bytes) -> Answer:
-        return Answer((tail,), None, self._label("", query, rcode))
+    def _outside(self, query: Query) -> Answer:
+        tail = make_response(query, rcode=REFUSED, ra=self._forwards, options=_greeting(query))[0]
+        return Answer((tail,), (), self._label("", query, REFUSED))
 
     def _text(self, zone: Zone) -> str:
         return self._zone_text[zone.origin]
 
     def _label(self, zone: str, query: Query, rcode: int) -> Label:
-        key = (zone, query.qtype, rcode, query.edns is not None and query.edns.do)
-        if (label := self._labels.get(key)) is None:
-            if len(self._labels) > MAX_LABELS:
-                self._labels.clear()
-            label = self._labels[key] = Label(*key)
-        return label
+        return self._labels.of(zone, query, rcode)
 
 
 def chain_of(records: Sequence[Record], name: Name, qtype: int) -> list[Record]:
@@ -255,6 +233,11 @@ def chain_of(records: Sequence[Record], name: Name, qtype: int) -> list[Record]:
         for record in records
         if record.owner in names or (record.rtype == _DNAME and any(n.is_under(record.owner) for n in names))
     ]
+
+
+def _greeting(query: Query) -> bytes:
+    """Return the option that tells a peer that this is kdns, if it asked."""
+    return peer.greeting() if query.edns is not None and query.edns.is_peer else b""
 
 
 def _joined(owners: list[bytes] | None, reads: Reads) -> list[bytes] | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kdns.answer.authority import Answer, Ask, Authority, Label
+from kdns.answer.authority import Answer, Ask, Authority
 from kdns.errors import WireError
+from kdns.proto.label import Label
 from kdns.proto.query import MAX_UDP_OCTETS, read_query, Transport
 from kdns.proto.response import make_bare
 from kdns.proto.table import AnswerTable

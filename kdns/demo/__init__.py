@@ -20,7 +20,9 @@ from kdns import config
 from kdns.proto.message import Message
 from kdns.proto.text import message_to_text
 from kdns.serve import Server
-from kdns.upstream.exchange import exchange_tcp, exchange_udp
+from kdns.upstream.once import ask_once
+from kdns.upstream.question import Question
+from kdns.upstream.servers import Protocol
 from kdns.upstream.servers import Server as Upstream
 from zones.names import Name
 from zones.records import rrtype_from_text
@@ -161,6 +163,6 @@ def _replace(manifest: Path, before: str, after: str) -> None:
 
 
 async def _reply(upstream: Upstream, name: str, rrtype: str, *, over_tcp: bool = False) -> Message:
-    exchange = exchange_tcp if over_tcp else exchange_udp
-    with trio.fail_after(5):
-        return await exchange(upstream, Name.from_text(name), rrtype_from_text(rrtype), do=False)
+    if over_tcp:
+        upstream = Upstream(upstream.address, upstream.port, Protocol.TCP)
+    return await ask_once(upstream, Question(Name.from_text(name), rrtype_from_text(rrtype)))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from kdns.proto.table import Entry
 
-Later = Callable[[], Awaitable[bytes | None]]
-"""A response that takes time: call it in a task; None means to stay silent after all."""
+Deliver = Callable[[bytes | None], None]
+"""Takes the tail of a response that took time; to be called once. None means to stay silent after all."""
+
+Later = Callable[[Deliver], None]
+"""A response that takes time: call it, once, with what takes the response. It may be there before the call returns.
+No task waits for it: a task for each question on its way costs more than the question."""
 
 
 Client = Callable[[], tuple[str, int]]

@@ -19,11 +19,12 @@ import logging
 import resource
 from collections import OrderedDict
 from contextlib import suppress
+from functools import partial
 from typing import Final, NoReturn
 
 import trio
 
-from kdns.net.handler import Handler, Later
+from kdns.net.handler import Handler
 from kdns.proto.query import HEADER_OCTETS
 
 log = logging.getLogger(__name__)
@@ -141,7 +142,7 @@ class TcpListener:
 
 
 class _Connection:
-    """One stream: a task that reads, one for each answer that takes time, one that writes while there is something."""
+    """One stream: a task that reads, and one that writes while there is something."""
 
     def __init__(
         self, stream: trio.SocketStream, client: tuple[str, int], handler: Handler, connections: Connections
@@ -156,6 +157,7 @@ class _Connection:
         self._in_write = 0
         self._is_writing = False
         self._pending = 0
+        self._is_over = False
         self._progress = trio.Event()
 
     @property
@@ -173,10 +175,12 @@ class _Connection:
                     with trio.move_on_after(IDLE_SECONDS):
                         while not self.is_quiet:
                             await self._wait_for_progress()
+                    self._is_over = True
                     nursery.cancel_scope.cancel()
             except* (trio.BrokenResourceError, trio.ClosedResourceError, _Hopeless):
                 pass
             finally:
+                self._is_over = True
                 self._connections.unsent -= len(self._unsent) + self._in_write
                 self._unsent.clear()
                 self._in_write = 0
@@ -252,7 +256,7 @@ class _Connection:
         elif answer is not None:
             self._pending += 1
             self._connections.pending += 1
-            nursery.start_soon(self._finish, wire[:2], answer, nursery)
+            answer(partial(self._finish, wire[:2], nursery))
 
     def _tell_peer(self) -> tuple[str, int]:
         return self._peer
@@ -263,18 +267,16 @@ class _Connection:
         self._unsent += message_id
         self._unsent += tail
 
-    async def _finish(self, message_id: bytes, answer: Later, nursery: trio.Nursery) -> None:
-        try:
-            tail = await answer()
-        finally:
-            self._pending -= 1
-            self._connections.pending -= 1
-            self._wake()
-        if tail is not None:
-            self._queue(message_id, tail)
-            if not self._is_writing:
-                self._is_writing = True
-                nursery.start_soon(self._write)
+    def _finish(self, message_id: bytes, nursery: trio.Nursery, tail: bytes | None) -> None:
+        self._pending -= 1
+        self._connections.pending -= 1
+        self._wake()
+        if tail is None or self._is_over:
+            return
+        self._queue(message_id, tail)
+        if not self._is_writing:
+            self._is_writing = True
+            nursery.start_soon(self._write)
 
     async def _write(self) -> None:
         try:

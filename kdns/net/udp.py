@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from time import perf_counter
 from typing import Any, NoReturn
@@ -21,8 +21,9 @@ log = logging.getLogger(__name__)
 MAX_BATCHES = 8
 """Batches handled before other tasks get their turn: half a millisecond at full speed."""
 
-MAX_LATER = 2048
-"""Responses on their way through the upstreams; a query over that is dropped, and its client asks again."""
+MAX_LATER = 8192
+"""Responses that wait for upstreams, a few kilobytes each; a query over that is dropped, and its client asks again.
+Well above what upstreams are asked at once, whose own rule drops the oldest question first."""
 
 
 class UdpListener:
@@ -42,13 +43,11 @@ class UdpListener:
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
         """Answer until cancelled."""
-        async with trio.open_nursery() as nursery:
-            task_status.started()
-            if self._batched:
-                await self._serve_batches(nursery)
-            else:
-                await self._serve_singly(nursery)
-        raise AssertionError("unreachable: both loops end by cancellation alone")
+        task_status.started()
+        if self._batched:
+            await self._serve_batches()
+        else:
+            await self._serve_singly()
 
     async def drained(self) -> None:
         """Wait until no response is on its way through the upstreams."""
@@ -56,7 +55,7 @@ class UdpListener:
             self._quiet = trio.Event()
             await self._quiet.wait()
 
-    async def _serve_batches(self, nursery: trio.Nursery) -> NoReturn:
+    async def _serve_batches(self) -> NoReturn:
         buffers = batch.Batch(self.sock)
         handler, find, count = self._handler, self._handler.find, self._handler.count
         data, view, sizes, reply_sizes = buffers.data, buffers.view, buffers.sizes, buffers.reply_sizes
@@ -86,7 +85,7 @@ class UdpListener:
                         if not isinstance(answer, bytes):
                             silent.append(slot)
                             if answer is not None:
-                                self._start_later(nursery, answer, data[at - 2 : at], *buffers.envelope(slot))
+                                self._start_later(answer, data[at - 2 : at], *buffers.envelope(slot))
                             at += octets
                             continue
                         tail = answer
@@ -106,7 +105,7 @@ class UdpListener:
             else:
                 await trio.lowlevel.checkpoint()
 
-    async def _serve_singly(self, nursery: trio.Nursery) -> NoReturn:
+    async def _serve_singly(self) -> NoReturn:
         sock = trio.socket.from_stdlib_socket(self.sock)
         destination = batch.wants_destination(self.sock) and hasattr(sock, "recvmsg")
         address: Any  # the system's own form of one
@@ -133,36 +132,31 @@ class UdpListener:
             if isinstance(answer, bytes):
                 self._send(wire[:2] + answer, address, _without_interface(control))
             elif answer is not None:
-                self._start_later(nursery, answer, wire[:2], address, _without_interface(control))
+                self._start_later(answer, wire[:2], address, _without_interface(control))
 
     def _start_later(
-        self,
-        nursery: trio.Nursery,
-        answer: Later,
-        message_id: bytes,
-        address: object,
-        control: Sequence[tuple[int, int, bytes]],
+        self, answer: Later, message_id: bytes, address: Any, control: Sequence[tuple[int, int, bytes]]
     ) -> None:
         if self._later >= MAX_LATER:
             self.shed += 1
             return
         self._later += 1
 
-        async def finish() -> None:
-            try:
-                if (tail := await answer()) is not None:
-                    self._send(message_id + tail, address, control)
-            finally:
-                self._later -= 1
-                if not self._later:
-                    self._quiet.set()
+        def deliver(tail: bytes | None) -> None:
+            self._later -= 1
+            if not self._later:
+                self._quiet.set()
+            if tail is not None:
+                self._send(message_id + tail, address, control)
 
-        nursery.start_soon(finish)
+        answer(deliver)
 
-    def _send(self, wire: bytes, address: object, control: Sequence[tuple[int, int, bytes]]) -> None:
-        send: Callable[..., int] = self.sock.sendmsg
+    def _send(self, wire: bytes, address: Any, control: Sequence[tuple[int, int, bytes]]) -> None:
         try:
-            send([wire], control, 0, address)
+            if control:
+                self.sock.sendmsg([wire], control, 0, address)
+            else:
+                self.sock.sendto(wire, address)
         except OSError:
             self.lost += 1  # one client that cannot be reached is its own loss
 

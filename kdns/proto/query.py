@@ -13,6 +13,7 @@ from typing import Final, Literal
 import msgspec
 
 from kdns.errors import WireError
+from kdns.proto import peer
 from zones.names import MAX_LABEL_OCTETS, MAX_NAME_OCTETS, Name
 from zones.records import OPT, TSIG
 
@@ -66,12 +67,16 @@ class Transport(Enum):
 
 
 class Edns(msgspec.Struct, frozen=True, gc=False):
-    """What the OPT record of a query says (RFC 6891 section 6.1); ``size`` in octets as the client wrote it."""
+    """What the OPT record of a query says (RFC 6891 section 6.1); ``size`` in octets as the client wrote it.
+
+    ``is_peer``: it wants to know whether this is kdns (``kdns.proto.peer``).
+    """
 
     size: int
     version: int
     do: bool
     keepalive: bool = False
+    is_peer: bool = False
 
 
 class Tsig(msgspec.Struct, frozen=True, gc=False):
@@ -100,6 +105,11 @@ class Query(msgspec.Struct, gc=False):
     def recursion_desired(self) -> bool:
         """Whether RD is set."""
         return bool(self.flags & 0x0100)
+
+    @property
+    def checking_disabled(self) -> bool:
+        """Whether CD is set."""
+        return bool(self.flags & 0x0010)
 
     @property
     def limit(self) -> int:
@@ -202,7 +212,7 @@ def _read_records(wire: bytes, at: int, counts: bytes, query: Query) -> int:
 
 
 def _read_opt(wire: bytes, at: int, option_at: int, end: int, transport: Transport) -> Edns:
-    keepalive = False
+    keepalive = is_peer = False
     while option_at < end:
         if option_at + 4 > end:
             raise WireError("an EDNS option is cut off")
@@ -217,7 +227,9 @@ def _read_opt(wire: bytes, at: int, option_at: int, end: int, transport: Transpo
             if octets:
                 raise WireError("a keepalive option with a timeout in a query")
             keepalive = True
-    return Edns(wire[at + 2] << 8 | wire[at + 3], wire[at + 5], bool(wire[at + 6] & 0x80), keepalive)
+        if code == peer.CODE and not octets:
+            is_peer = True
+    return Edns(wire[at + 2] << 8 | wire[at + 3], wire[at + 5], bool(wire[at + 6] & 0x80), keepalive, is_peer)
 
 
 def _read_tsig(wire: bytes, owner_at: int, at: int, end: int) -> Tsig:

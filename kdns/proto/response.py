@@ -49,15 +49,16 @@ def make_response(
     rotate: bool = False,
     aa: bool = False,
     ra: bool = False,
+    flags: int = 0,
     options: bytes = b"",
 ) -> tuple[bytes, ...]:
     """Return the response's tail, or with *rotate* several of them that differ in the order of the last RRset.
 
     Whole records that do not fit are left out: of the answer and the authority with TC set (RFC 2181 section 9),
-    of the additional section silently. *additional* is read only as far as there is room. *options* are EDNS
-    options, sent if the query has EDNS.
+    of the additional section silently. *additional* is read only as far as there is room. *flags* are further header
+    flags (AD, CD), *options* EDNS options, sent if the query has EDNS.
     """
-    opt = _opt(query, rcode, options)
+    opt = opt_record(query, rcode, options)
     writer = _Writer(query, query.limit - len(opt))
     fits = all(writer.add(rrset) for rrset in answer[:-1])
     at, before = len(writer.buf), writer.records
@@ -73,7 +74,7 @@ def make_response(
             writer.cut(at, before)
             records = writer.encode(last)
         if not fits and records:
-            return _subsets(query, writer, before, records, opt, rcode=rcode, aa=aa, ra=ra)
+            return _subsets(query, writer, before, records, opt, rcode=rcode, aa=aa, ra=ra, flags=flags)
     answers = writer.records
     fits = fits and all(writer.add(rrset) for rrset in authority)
     authorities = writer.records - answers
@@ -82,7 +83,7 @@ def make_response(
             if not writer.add(rrset, whole=True):
                 break
     additionals = writer.records - answers - authorities + bool(opt)
-    head = _head(query, (answers, authorities, additionals), rcode=rcode, aa=aa, tc=not fits, ra=ra)
+    head = _head(query, (answers, authorities, additionals), rcode=rcode, aa=aa, tc=not fits, ra=ra, more=flags)
     tail = head + bytes(writer.buf[len(head) :]) + opt
     if len(records) < 2:
         return (tail,)
@@ -94,7 +95,16 @@ def make_response(
 
 
 def _subsets(
-    query: Query, writer: _Writer, before: int, records: list[bytes], opt: bytes, *, rcode: int, aa: bool, ra: bool
+    query: Query,
+    writer: _Writer,
+    before: int,
+    records: list[bytes],
+    opt: bytes,
+    *,
+    rcode: int,
+    aa: bool,
+    ra: bool,
+    flags: int,
 ) -> tuple[bytes, ...]:
     """Return truncated responses, each with as many of *records* as fit behind what *writer* holds.
 
@@ -113,14 +123,14 @@ def _subsets(
                 break
             some.append(record)
             octets += len(record)
-        head = _head(query, (before + len(some), 0, bool(opt)), rcode=rcode, aa=aa, tc=True, ra=ra)
+        head = _head(query, (before + len(some), 0, bool(opt)), rcode=rcode, aa=aa, tc=True, ra=ra, more=flags)
         tails.append(head + front[len(head) :] + b"".join(some) + opt)
     return tuple(tails)
 
 
-def _head(query: Query, counts: tuple[int, int, int], *, rcode: int, aa: bool, tc: bool, ra: bool) -> bytes:
+def _head(query: Query, counts: tuple[int, int, int], *, rcode: int, aa: bool, tc: bool, ra: bool, more: int) -> bytes:
     """Return the header without its ID."""
-    flags = 0x8000 | query.flags & 0x0100 | aa << 10 | tc << 9 | ra << 7 | rcode & 15
+    flags = more | 0x8000 | query.flags & 0x0100 | aa << 10 | tc << 9 | ra << 7 | rcode & 15
     return b"".join(number.to_bytes(2, "big") for number in (flags, 1, *counts))
 
 
@@ -136,7 +146,7 @@ def make_negative(query: Query, *, rcode: int, soa: RRset, aa: bool, ra: bool, o
     flags = 0x8000 | query.flags & 0x0100 | aa << 10 | ra << 7 | rcode & 15
     if query.edns is None and not options:
         return b"%c%c\0\1\0\0\0\1\0\0" % divmod(flags, 256) + query.question + record
-    opt = _opt(query, rcode, options)
+    opt = opt_record(query, rcode, options)
     head = b"%c%c\0\1\0\0\0\1\0%c" % (*divmod(flags, 256), bool(opt))
     return head + query.question + record + opt
 
@@ -198,7 +208,8 @@ def ede(code: int, text: str = "") -> bytes:
     return b"\0\x0f" + len(data).to_bytes(2, "big") + data
 
 
-def _opt(query: Query, rcode: int, options: bytes) -> bytes:
+def opt_record(query: Query, rcode: int, options: bytes) -> bytes:
+    """Return the OPT record of a response to *query*: nothing if that has none (RFC 6891 section 7)."""
     edns = query.edns
     if edns is None:
         return b""

@@ -10,7 +10,7 @@ import trio
 
 from kdns.net.addresses import bind, Listen
 from kdns.net.batch import is_available, SLOTS
-from kdns.net.handler import Client, Later
+from kdns.net.handler import Client, Deliver, Later
 from kdns.net.udp import UdpListener
 from kdns.proto.table import AnswerTable, Entry
 
@@ -31,19 +31,25 @@ class Echo:
         self.find: Callable[[bytes], Entry | None] = self.table.find
         self.counted = 0
         self.clients: set[str] = set()
+        self.waiting: list[tuple[float, Deliver, bytes]] = []
 
     def respond(self, wire: bytes, client: Client) -> bytes | Later | None:
         self.clients.add(client()[0])
         if wire[2:].startswith(b"silent"):
             return None
         if wire[2:].startswith(b"later"):
-
-            async def later() -> bytes:
-                await trio.sleep(0.05)
-                return wire[2:].upper()
-
-            return later
+            return lambda deliver: self.waiting.append((trio.current_time() + 0.05, deliver, wire[2:].upper()))
         return wire[2:].upper()
+
+    async def answer_late(self) -> None:
+        while True:
+            await trio.sleep(0.01)
+            due, self.waiting = (
+                [some for some in self.waiting if some[0] <= trio.current_time()],
+                [some for some in self.waiting if some[0] > trio.current_time()],
+            )
+            for _, deliver, tail in due:
+                deliver(tail)
 
     def count(self, hits: Sequence[Entry], seconds: float) -> None:
         assert seconds >= 0
@@ -70,6 +76,7 @@ def serve(batched: bool, address: str, talk: Callable[[int], None]) -> Echo:
             listener = UdpListener(sock, handler, batched=batched)
             async with trio.open_nursery() as nursery:
                 await nursery.start(listener.serve)
+                nursery.start_soon(handler.answer_late)
                 await trio.to_thread.run_sync(talk, sock.getsockname()[1])
                 with trio.fail_after(5):
                     await listener.drained()

@@ -1,0 +1,223 @@
+"""Options of a program: read from flags and a TOML file, each checked by itself, every problem told at once.
+
+An option has the same name on the command line (``--name``) and in the file (``name``). What a flag says wins over
+the file, as a whole: a list of the file is replaced, not added to.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from kdns.errors import Problem
+from kdns.upstream.servers import Protocol, Server, server_from_text
+from zones.errors import BadName
+from zones.names import Name
+
+DNS_PORT: Final = 53
+MAX_ZONE_OCTETS: Final = 192
+"""So that a Service of any name fits in front; of longer names of endpoints those that do not fit do not exist."""
+
+SERVING: Final = "Serving"
+LOGGING: Final = "Logging"
+ANSWERS: Final = "What is answered"
+
+
+class LogFormat(Enum):
+    """How log lines look."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class Option(msgspec.Struct, frozen=True):
+    """One option. ``read`` makes its value of what a user wrote or raises ValueError; ``expected`` says what it takes.
+
+    ``metavar`` is None for a switch. ``default`` is written as a user would write it.
+    A list that ``needs_one`` must not be given empty.
+    """
+
+    name: str
+    metavar: str | None
+    help: str
+    expected: str
+    read: Callable[[Any], Any]
+    default: Any = None
+    is_list: bool = False
+    group: str = ANSWERS
+    needs_one: bool = False
+
+
+_E = TypeVar("_E", bound=Enum)
+
+
+def choice(kind: type[_E]) -> Callable[[Any], _E]:
+    """Return a reader of the values of *kind*."""
+
+    def read(value: Any) -> _E:
+        try:
+            return kind(value)
+        except ValueError:
+            raise ValueError from None  # what is expected says it better
+
+    return read
+
+
+def switch(value: Any) -> bool:
+    """Read true or false."""
+    if not isinstance(value, bool):
+        raise ValueError("no boolean")  # noqa: TRY004 - every reader raises ValueError
+    return value
+
+
+def text(value: Any) -> str:
+    """Read text that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise ValueError("no text")
+    return value
+
+
+def seconds(most: int) -> Callable[[Any], int]:
+    """Return a reader of whole numbers from 0 to *most*."""
+
+    def read(value: Any) -> int:
+        number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise ValueError("no whole number")  # noqa: TRY004 - every reader raises ValueError
+        if not 0 <= number <= most:
+            raise ValueError("out of range")
+        return number
+
+    return read
+
+
+def zone(value: Any) -> Name:
+    """Read a domain name that can be a zone."""
+    name = Name.from_text(text(value))
+    if not name.labels:
+        raise ValueError("the root")
+    if len(name.wire) > MAX_ZONE_OCTETS:
+        raise ValueError(f"longer than {MAX_ZONE_OCTETS} octets")
+    return name
+
+
+def upstream(value: Any, *, default: Protocol = Protocol.UDP) -> Server | Path:
+    """Read a server as ``server_from_text`` does, or the path of a resolv.conf."""
+    written = text(value)
+    if "://" not in written and "/" in written:
+        path = Path(written)
+        if not path.is_file():
+            raise ValueError("no such file")
+        return path
+    return server_from_text(written, default=default)
+
+
+def existing(value: Any) -> Path:
+    """Read the path of a file or folder that is there."""
+    path = Path(text(value))
+    if not path.exists():
+        raise ValueError("no such file or folder")
+    return path
+
+
+def readable_file(value: Any) -> Path:
+    """Read the path of a file that can be read."""
+    path = Path(text(value))
+    try:
+        path.read_bytes()
+    except OSError as exc:
+        raise ValueError(exc.strerror) from exc
+    return path
+
+
+def url(value: Any) -> str:
+    """Read the URL of an HTTP server."""
+    written = text(value)
+    parts = urlsplit(written)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:  # reading a bad port raises
+        raise ValueError("no URL")
+    return written
+
+
+class Given(msgspec.Struct):
+    """What a user wrote, option by option: ``written`` has place and text of those that were given at all."""
+
+    values: dict[str, Any]
+    written: dict[str, tuple[str, Any]]
+    problems: list[Problem]
+    has_file: bool
+
+
+def read_options(options: Sequence[Option], flags: Mapping[str, Any], file: Path | None, *, program: str) -> Given:
+    """Read *flags* (option name to what was written; None or empty: not given) and *file*; problems are collected."""
+    by_name = {option.name: option for option in options}
+    problems: list[Problem] = []
+    written: dict[str, tuple[str, Any]] = {}
+    from_file: dict[str, tuple[str, Any]] | None = None
+    if file is not None:
+        from_file = _read_file(file, by_name, program, problems)
+        written.update(from_file or {})
+    for name, value in flags.items():
+        if value is not None and value != () and value is not False:
+            written[name] = (f"--{name}", value)
+    values: dict[str, Any] = {}
+    for option in options:
+        where, value = written.get(option.name, ("default", option.default))
+        values[option.name] = _read(option, where, value, problems)
+    problems.extend(
+        Problem(written[option.name][0], "an empty list", f"at least one: {option.expected}")
+        for option in options
+        if option.is_list and option.needs_one and option.name in written and written[option.name][1] == []
+    )
+    return Given(values, written, problems, from_file is not None)
+
+
+def _read_file(
+    file: Path, by_name: Mapping[str, Option], program: str, problems: list[Problem]
+) -> dict[str, tuple[str, Any]] | None:
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as exc:
+        problems.append(Problem(f"--config {file}", exc.strerror or str(exc), "a readable file"))
+        return None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        problems.append(Problem(f"--config {file}", str(exc), "TOML"))
+        return None
+    written = {}
+    for name, value in table.items():
+        if name in by_name:
+            written[name] = (f"{file}: {name}", value)
+        else:
+            close = difflib.get_close_matches(name.replace("_", "-"), by_name, n=1)
+            expected = f"{close[0]}?" if close else f"an option's name, as {program} serve --help lists them"
+            problems.append(Problem(f"{file}: {name}", "an unknown key", expected))
+    return written
+
+
+def _read(option: Option, where: str, value: Any, problems: list[Problem]) -> Any:
+    def one(item: Any, place: str) -> Any:
+        try:
+            return option.read(item)
+        except (ValueError, BadName) as exc:
+            found = repr(item) if not str(exc) or str(exc) in repr(item) else f"{item!r} ({exc})"
+            problems.append(Problem(place, found, option.expected))
+            return None
+
+    if not option.is_list:
+        return None if value is None else one(value, where)
+    if value is None:
+        return []
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list | tuple):
+        problems.append(Problem(where, repr(value), f"a list, each {option.expected}"))
+        return []
+    is_flag = where.startswith("--")
+    return [one(item, where if is_flag else f"{where}[{at}]") for at, item in enumerate(value)]

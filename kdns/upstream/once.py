@@ -1,0 +1,31 @@
+"""One question to one server, awaited: for tools and tours, which have no table of questions on their way."""
+
+from __future__ import annotations
+
+import trio
+
+from kdns.errors import UpstreamError
+from kdns.proto.message import Message, read_message
+from kdns.upstream.forwarder import Exchanges, Forwarder
+from kdns.upstream.question import Question
+from kdns.upstream.servers import Server, ServerList
+
+
+async def ask_once(server: Server, question: Question) -> Message:
+    """Return the reply. Raises UpstreamError when none comes in time."""
+    replies: list[Message | None] = []
+    there = trio.Event()
+
+    def take(reply: Message | None) -> None:
+        replies.append(reply)
+        there.set()
+
+    async with trio.open_nursery() as nursery:
+        exchanges = Exchanges()
+        await nursery.start(exchanges.run)
+        Forwarder(ServerList([server]), exchanges, lambda wire, asked, by: read_message(wire)).ask(question, take)
+        await there.wait()
+        nursery.cancel_scope.cancel()
+    if (reply := replies[0]) is None:
+        raise UpstreamError(f"{server}: no reply for {question.qname}")
+    return reply

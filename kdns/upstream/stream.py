@@ -1,0 +1,259 @@
+"""Questions over TCP and TLS: a few connections a server, kept open, pipelined, answered in any order (RFC 7766, 7858).
+
+| what happens                                   | what follows                                                        |
+|------------------------------------------------|---------------------------------------------------------------------|
+| a question, and no connection                  | one is opened; the question waits for it                            |
+| ``BUSY`` questions without reply on each       | another is opened, up to ``MAX_CONNECTIONS``                        |
+| the server closes, and had answered before     | its questions are asked once more, on a new connection              |
+| the server closes, and never answered          | its questions fail                                                  |
+| questions, and nothing for ``STUCK_SECONDS``   | it is closed; its questions fail                                    |
+| no question for ``IDLE_SECONDS``               | it is closed                                                        |
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from os import urandom
+from typing import Final, NoReturn
+
+import trio
+
+from kdns.upstream.question import is_reply
+from kdns.upstream.servers import Protocol, Server
+
+log = logging.getLogger(__name__)
+
+MAX_CONNECTIONS: Final = 4
+BUSY: Final = 64
+CONNECT_SECONDS: Final = 2.0
+STUCK_SECONDS: Final = 2.5
+IDLE_SECONDS: Final = 30.0
+READ_OCTETS: Final = 65_536
+MAX_PENDING: Final = 8192
+"""Questions without reply on one connection: an eighth of the IDs, so that a free one is found at once."""
+
+
+class StreamQuestion:
+    """One question on its way. ``close`` forgets it; its reply is then passed over."""
+
+    __slots__ = ("connection", "is_second", "message_id", "on_error", "on_reply", "question", "wire")
+
+    def __init__(
+        self, wire: bytes, question: bytes, on_reply: Callable[[bytes], bool], on_error: Callable[[str], None]
+    ) -> None:
+        self.wire = wire
+        self.question = question
+        self.on_reply = on_reply
+        self.on_error = on_error
+        self.message_id = b""
+        self.connection: _Connection | None = None
+        self.is_second = False
+
+    def close(self) -> None:
+        """Forget the question."""
+        if self.connection is not None:
+            self.connection.pending.pop(self.message_id, None)
+            self.connection = None
+
+
+class StreamQuestions:
+    """All questions over streams of one program. *tls* makes the context for ``tls://`` servers when one is needed."""
+
+    def __init__(self, tls: Callable[[], ssl.SSLContext] = ssl.create_default_context) -> None:
+        self._make_tls = tls
+        self._tls: ssl.SSLContext | None = None
+        self._connections: dict[Server, list[_Connection]] = {}
+        self._nursery: trio.Nursery | None = None
+        self.reused = 0
+        self.opened = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self._connections.values()))
+
+    @property
+    def tls(self) -> ssl.SSLContext:
+        """The context of all TLS connections."""
+        if self._tls is None:
+            self._tls = self._make_tls()
+        return self._tls
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
+        """Own the connections until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+        raise AssertionError("unreachable: it ends by cancellation alone")
+
+    def ask(
+        self,
+        server: Server,
+        wire: bytes,
+        question: bytes,
+        on_reply: Callable[[bytes], bool],
+        on_error: Callable[[str], None],
+    ) -> StreamQuestion | None:
+        """Ask as ``UdpQuestions.ask`` does; None where there is no room left on any connection."""
+        asked = StreamQuestion(wire, question, on_reply, on_error)
+        return asked if self._put(server, asked) else None
+
+    def _put(self, server: Server, asked: StreamQuestion) -> bool:
+        connections = self._connections.setdefault(server, [])
+        chosen = min(connections, key=lambda connection: len(connection.pending), default=None)
+        if chosen is None or (len(chosen.pending) >= BUSY and len(connections) < MAX_CONNECTIONS):
+            if self._nursery is None:
+                return False
+            chosen = _Connection(server, self)
+            connections.append(chosen)
+            self.opened += 1
+            self._nursery.start_soon(chosen.run)
+        else:
+            self.reused += 1
+        return chosen.put(asked)
+
+    def gone(self, connection: _Connection, reason: str) -> None:
+        """Take back the questions of a connection that has ended."""
+        connections = self._connections.get(connection.server, [])
+        if connection in connections:
+            connections.remove(connection)
+        if not connections:
+            self._connections.pop(connection.server, None)
+        pending = list(connection.pending.values())
+        connection.pending.clear()
+        for asked in pending:
+            asked.connection = None
+            if connection.has_answered and not asked.is_second:
+                asked.is_second = True
+                if self._put(connection.server, asked):
+                    continue
+            asked.on_error(reason)
+
+
+class _Connection:
+    """One connection, and the questions on it by ID."""
+
+    def __init__(self, server: Server, owner: StreamQuestions) -> None:
+        self.server = server
+        self.pending: dict[bytes, StreamQuestion] = {}
+        self.has_answered = False
+        self._owner = owner
+        self._unsent = bytearray()
+        self._wake = trio.Event()
+        self._heard_at = trio.current_time()
+
+    def put(self, asked: StreamQuestion) -> bool:
+        """Take a question; False where there is no room."""
+        if len(self.pending) >= MAX_PENDING:
+            return False
+        if not self.pending:
+            self._heard_at = trio.current_time()
+        while (message_id := urandom(2)) in self.pending:
+            pass
+        asked.message_id = message_id
+        asked.connection = self
+        self.pending[message_id] = asked
+        self._unsent += (len(asked.wire) + 2).to_bytes(2, "big") + message_id + asked.wire
+        self._wake.set()
+        return True
+
+    async def run(self) -> None:
+        """Connect, then write and read until it ends."""
+        reason = "idle"
+        try:
+            with trio.move_on_after(CONNECT_SECONDS) as connecting:
+                stream = await self._connect()
+            if connecting.cancelled_caught:
+                reason = f"no connection within {CONNECT_SECONDS:g} s"
+                return
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write, stream)
+                    nursery.start_soon(self._read, stream)
+                    reason = await self._watch()
+                    nursery.cancel_scope.cancel()
+            finally:
+                with trio.move_on_after(0.1, shield=True):
+                    await trio.aclose_forcefully(stream)
+        except* _Ended as group:
+            reason = str(group.exceptions[0])
+        except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as some:
+            reason = _reason(some)
+            if "certificate" in reason.lower():
+                log.warning("%s: %s", self.server, reason)
+        finally:
+            self._owner.gone(self, f"{self.server}: {reason}")
+
+    async def _connect(self) -> trio.abc.Stream:
+        server = self.server
+        stream = await trio.open_tcp_stream(server.address, server.port)
+        if server.protocol is not Protocol.TLS:
+            return stream
+        secured = trio.SSLStream(
+            stream, self._owner.tls, server_hostname=server.name or server.address, https_compatible=True
+        )
+        try:
+            await secured.do_handshake()
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        return secured
+
+    async def _write(self, stream: trio.abc.Stream) -> None:
+        while True:
+            while not self._unsent:
+                self._wake = trio.Event()
+                await self._wake.wait()
+            chunk, self._unsent = self._unsent, bytearray()
+            await stream.send_all(chunk)
+
+    async def _read(self, stream: trio.abc.Stream) -> None:
+        buffer = bytearray()
+        while True:
+            chunk = await stream.receive_some(READ_OCTETS)
+            if not chunk:
+                raise _Ended("closed by the server")
+            buffer += chunk
+            at = 0
+            while len(buffer) - at >= 2 and (end := at + 2 + (buffer[at] << 8 | buffer[at + 1])) <= len(buffer):
+                self._take(bytes(buffer[at + 2 : end]))
+                at = end
+            del buffer[:at]
+
+    def _take(self, wire: bytes) -> None:
+        asked = self.pending.get(wire[:2])
+        if asked is None or not is_reply(wire, asked.message_id, asked.question):
+            return  # given up on meanwhile, or nonsense
+        self._heard_at = trio.current_time()
+        self.has_answered = True
+        del self.pending[asked.message_id]
+        asked.connection = None
+        if not asked.on_reply(wire):
+            asked.on_error(f"{self.server}: a reply that cannot be read")
+
+    async def _watch(self) -> str:
+        """Return why to end."""
+        while True:
+            await trio.sleep(0.5)
+            silence = trio.current_time() - self._heard_at
+            if self.pending and silence > STUCK_SECONDS:
+                return f"no reply for {STUCK_SECONDS:g} s"
+            if not self.pending and silence > IDLE_SECONDS:
+                return "idle"
+
+
+class _Ended(Exception):
+    """The server closed the connection."""
+
+
+def _reason(group: BaseExceptionGroup[BaseException]) -> str:
+    exc: BaseException = group
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    cause = exc.__cause__ if isinstance(exc, trio.BrokenResourceError) and exc.__cause__ is not None else exc
+    with suppress(AttributeError):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate does not verify: {cause.verify_message}"
+    return (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or type(cause).__name__

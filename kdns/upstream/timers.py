@@ -1,0 +1,47 @@
+"""Many deadlines, few of which come: calls put into slots of 50 ms, and one task that goes through them.
+
+A question's deadline is set and then forgotten thousands of times a second, so setting one is an append to a list, and
+nothing is ever taken out: whoever is called looks whether it still matters.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+import trio
+
+SLOT_SECONDS: Final = 0.05
+
+
+class Timers:
+    """Calls to come, in seconds of trio's clock; each comes up to ``SLOT_SECONDS`` late."""
+
+    def __init__(self) -> None:
+        self._slots: dict[int, list[Callable[[], None]]] = {}
+        self._order: list[int] = []
+        self._wake = trio.Event()
+
+    def call_at(self, when: float, call: Callable[[], None]) -> None:
+        """Call *call* at *when*."""
+        slot = int(when / SLOT_SECONDS) + 1
+        calls = self._slots.get(slot)
+        if calls is not None:
+            calls.append(call)
+            return
+        self._slots[slot] = [call]
+        heapq.heappush(self._order, slot)
+        self._wake.set()
+
+    async def run(self) -> NoReturn:
+        """Call until cancelled; a call must not raise."""
+        while True:
+            while not self._order:
+                self._wake = trio.Event()
+                await self._wake.wait()
+            now = int(trio.current_time() / SLOT_SECONDS)
+            while self._order and self._order[0] <= now:
+                for call in self._slots.pop(heapq.heappop(self._order)):
+                    call()
+            await trio.sleep(SLOT_SECONDS)
