@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from bench import propagation, udp, unique
+from bench import forward, propagation, udp, unique
 from bench.process import BenchError
 
 OUT = Path(__file__).parent / "out"
@@ -38,6 +38,17 @@ def bench_udp(seconds: float, rounds: int, services: int) -> None:
         rows = udp.report(udp.run(Path(folder), seconds=seconds, rounds=rounds, services=services))
     udp.table(rows)
     write("udp", {"seconds": seconds, "rounds": rounds, "services": services, "seed": udp.SEED}, rows)
+
+
+@main.command("forward")
+@click.option("--seconds", default=5.0, show_default=True, help="Length of a run.")
+@click.option("--rounds", default=3, show_default=True, help="Runs of each server on each mix.")
+def bench_forward(seconds: float, rounds: int) -> None:
+    """CPU a query of nodelocal, cached and forwarded, as a multiple of the bare socket API's."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows = udp.report(forward.run(Path(folder), seconds=seconds, rounds=rounds))
+    udp.table(rows)
+    write("forward", {"seconds": seconds, "rounds": rounds}, rows)
 
 
 @main.command("propagation")

@@ -39,19 +39,29 @@ class BenchError(Exception):
 class Process:
     """A server process, with those it started."""
 
-    def __init__(self, name: str, command: Sequence[str], port: int, probe: Name, *, cwd: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        port: int,
+        probe: Name,
+        *,
+        cwd: Path | None = None,
+        cpu: int = SERVER_CPU,
+    ) -> None:
         self.name = name
         self.port = port
         self._command = list(command)
         self._probe = probe
         self._cwd = cwd
+        self._cpu = cpu
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process ends
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Process:
         try:
             self._process = subprocess.Popen(
-                [*pinned(SERVER_CPU), *self._command], stdout=self._output, stderr=subprocess.STDOUT, cwd=self._cwd
+                [*pinned(self._cpu), *self._command], stdout=self._output, stderr=subprocess.STDOUT, cwd=self._cwd
             )
         except OSError as exc:
             raise BenchError(f"{self.name}: {self._command[0]}: {exc.strerror}") from exc
@@ -84,6 +94,10 @@ class Process:
     def resident_octets(self) -> int:
         """Return the resident memory of the whole process tree."""
         return sum(process.memory_info().rss for process in self._tree())
+
+    def proportional_octets(self) -> int:
+        """Return the memory of the process tree, shared pages divided by who shares them."""
+        return sum(process.memory_full_info().pss for process in self._tree())
 
     def output(self) -> str:
         """Return what the process printed so far."""

@@ -14,12 +14,13 @@ from typing import Final
 
 from bench.cluster import write_manifests
 from bench.dnsperf import drive, Run, write_queries
-from bench.process import free_port, Process
+from bench.process import free_port, Process, SERVER_CPU
 from zones.names import Name
 
 SEED: Final = 1
 HERE: Final = Path(__file__).parent
 MISSING: Final = "names that do not exist"
+BASE: Final = "socket API (C)"
 
 
 def queries_hot(services: int) -> list[tuple[str, str]]:
@@ -55,18 +56,8 @@ def servers(folder: Path, services: int) -> list[Callable[[], Process]]:
     write_manifests(manifests, services, 0)
     kdns = [sys.executable, "-m", "kdns", "serve", "--manifests", str(manifests), "--admin", "127.0.0.1:0"]
     found: list[Callable[[], Process]] = []
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        print("no C compiler: no figure for the bare socket API, and no ratios (Debian's package gcc)")
-    else:
-        binary = folder / "reflector"
-        subprocess.run([compiler, "-O2", "-o", str(binary), str(HERE / "reflector.c")], check=True)
-
-        def reflector() -> Process:
-            port = free_port()
-            return Process("socket API (C)", [str(binary), str(port)], port, probe)
-
-        found.append(reflector)
+    if (binary := compiled_reflector(folder)) is not None:
+        found.append(partial(reflector, binary, probe))
 
     def ours() -> Process:
         port = free_port()
@@ -84,6 +75,23 @@ def servers(folder: Path, services: int) -> list[Callable[[], Process]]:
         else:
             found.append(partial(make, path, folder, zone, probe))
     return found
+
+
+def compiled_reflector(folder: Path) -> Path | None:
+    """Compile the program that does nothing but the socket calls; None, and a line, where that is not possible."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        print("no C compiler: no figure for the bare socket API, and no ratios (Debian's package gcc)")
+        return None
+    binary = folder / "reflector"
+    subprocess.run([compiler, "-O2", "-o", str(binary), str(HERE / "reflector.c")], check=True)
+    return binary
+
+
+def reflector(binary: Path, probe: Name, *, name: str = BASE, cpu: int = SERVER_CPU) -> Process:
+    """Return it as a server."""
+    port = free_port()
+    return Process(name, [str(binary), str(port)], port, probe, cpu=cpu)
 
 
 NSD_CONF: Final = """\
@@ -167,7 +175,7 @@ def run(folder: Path, *, seconds: float, rounds: int, services: int) -> dict[str
     return results
 
 
-def report(results: dict[str, dict[str, list[Run]]], base: str = "socket API (C)") -> list[dict[str, object]]:
+def report(results: dict[str, dict[str, list[Run]]], base: str = BASE) -> list[dict[str, object]]:
     """Print the table, and return its rows."""
     rows: list[dict[str, object]] = []
     for mix, by_server in results.items():

@@ -1,16 +1,162 @@
-"""The command line of ``nodelocal``."""
+"""The command line of ``nodelocal``: serve, check, and what a running one is asked: stats, dump, flush, explain."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from typing import Any, Final
+
 import click
 
+from kdns.admin import logs
+from kdns.command import Command, OptionGroups, with_options
+from kdns.errors import Problem
+from kdns.options import LogFormat
 from kdns.version import VERSION
+from nodelocal import config
+from nodelocal.control import request
+from nodelocal.serve import Server
+
+COMMAND: Final = Command("nodelocal")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(VERSION, prog_name="nodelocal")
 def main() -> None:
-    """DNS for Kubernetes nodes: the caching forwarder of this distribution.
+    """DNS for Kubernetes nodes: the caching forwarder.
 
-    This version has no commands: kdns, the authoritative server, is what there is to run today.
+    Answers from its cache, asks the cluster's DNS for the cluster's names and the node's resolvers for all others, and
+    walks the search paths of pods on their behalf.
     """
+
+
+@main.command(cls=OptionGroups, short_help="Answer DNS queries until stopped.")
+@with_options(config.OPTIONS)
+def serve(config_file: Path | None, **flags: Any) -> None:
+    """Answer DNS queries until stopped."""
+    conf = COMMAND.load(config.load, flags, config_file)
+    logs.set_up(as_json=conf.log_format is LogFormat.JSON)
+    COMMAND.run(_serve, conf)
+
+
+async def _serve(conf: config.Config) -> None:
+    server = Server(conf, announce=COMMAND.announcer(conf.log_format))
+    server.bind()
+    await server.run()
+
+
+@main.command(cls=OptionGroups, short_help="Check the configuration.")
+@with_options(config.OPTIONS)
+def check(config_file: Path | None, **flags: Any) -> None:
+    """Check the configuration; print every problem. Nothing is bound and nobody is asked."""
+    conf = COMMAND.load(config.load, flags, config_file)
+    COMMAND.run(_check, conf)
+
+
+async def _check(conf: config.Config) -> None:
+    server = Server(conf)
+    server.check()
+    click.echo("nodelocal: the configuration is good")
+    for route in server.routes.all:
+        then = "" if route.then is None else f", then {route.then}"
+        click.echo(f"  {route.zone.to_text():28} {route.servers}{then}")
+
+
+def _control(command: Any) -> Any:
+    return click.option(
+        "--control",
+        type=click.Path(path_type=Path),
+        default=config.DEFAULT_CONTROL,
+        show_default=True,
+        metavar="PATH",
+        help="The control socket of the process that is asked.",
+    )(command)
+
+
+@main.command()
+@_control
+def stats(control: Path) -> None:
+    """Show what a running nodelocal has done: queries, cache, search paths, upstreams."""
+    _show(_asked(control, {"do": "stats"}))
+
+
+@main.command()
+@click.argument("name", required=False)
+@_control
+def dump(name: str | None, control: Path) -> None:
+    """Show what the cache holds: all of it, or of one NAME."""
+    for entry in _asked(control, {"do": "dump", "name": name})["entries"]:
+        _show_entry(entry)
+
+
+@main.command()
+@click.argument("name", required=False)
+@_control
+def flush(name: str | None, control: Path) -> None:
+    """Forget what the cache holds: all of it, or of NAME and the names below it."""
+    count = _asked(control, {"do": "flush", "name": name})["flushed"]
+    click.echo(f"{count} {'entry' if count == 1 else 'entries'} forgotten")
+
+
+@main.command()
+@click.argument("name")
+@click.argument("rrtype", metavar="[TYPE]", default="A")
+@click.option("--from", "client", metavar="ADDRESS", help="As if this client had asked: matters with --node.")
+@_control
+def explain(name: str, rrtype: str, client: str | None, control: Path) -> None:
+    """Resolve NAME as for a client, and show the route, the steps of a search path, and the entries of the answer."""
+    reply = _asked(control, {"do": "explain", "name": name, "type": rrtype, "from": client})
+    click.echo(f"{reply['name']} {reply['type']}")
+    click.echo(f"  route: {reply['route'] or 'none: REFUSED'}")
+    if "client" in reply:
+        click.echo(f"  client {reply['client']}")
+    walk = reply.get("walk")
+    if walk is None:
+        click.echo("  not the first step of a search path that is walked here")
+    else:
+        click.echo(f"  search path of namespace {walk['namespace']}, {walk['form']} form, for {walk['prefix']}:")
+        for step, outcome in walk["steps"]:
+            click.echo(f"    {step}: {outcome}")
+        end = {
+            "won": f"ends at {walk['name']}",
+            "lost": "ends nowhere",
+            "failed": "ends in failure: SERVFAIL",
+            "literal": "is not walked: the name may have been meant as it stands",
+        }[walk["ending"]]
+        click.echo(f"    {end}; good for {walk['seconds']} s more")
+    for entry in reply.get("entries", ()):
+        _show_entry(entry, indent="  ")
+
+
+def _asked(control: Path, asked: dict[str, Any]) -> dict[str, Any]:
+    try:
+        reply = request(control, asked)
+    except (OSError, ValueError, TypeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+        COMMAND.end_with([Problem(f"--control {control}", reason, "the control socket of a running nodelocal")])
+    if "error" in reply:
+        click.echo(f"nodelocal: {reply['error']}", err=True)
+        sys.exit(2)
+    return reply
+
+
+def _show(tree: dict[str, Any], indent: str = "") -> None:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            click.echo(f"{indent}{key}:")
+            _show(value, indent + "  ")
+        elif value is not None:
+            click.echo(f"{indent}{key}: {value}")
+
+
+def _show_entry(entry: dict[str, Any], indent: str = "") -> None:
+    about = [entry["rcode"], *entry["flags"]]
+    if entry["seconds"] is not None:
+        about.append("stale" if entry["stale"] else f"{entry['seconds']} s left")
+    if entry["from"]:
+        about.append(f"from {entry['from']}")
+    click.echo(f"{indent}{' '.join(filter(None, (entry['name'], entry['type'])))}: {', '.join(about)}")
+    for line in entry["records"]:
+        click.echo(f"{indent}  {line}")
+    if entry["goes on at"]:
+        click.echo(f"{indent}  goes on at {entry['goes on at']}")

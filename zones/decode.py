@@ -14,7 +14,7 @@ import msgspec
 
 from zones.errors import BadName, BadObject
 from zones.names import Name
-from zones.objects import Endpoint, EndpointSlice, Kind, Namespace, Object, ObjectKey, Pod, Port, Service
+from zones.objects import Endpoint, EndpointSlice, Kind, Namespace, Object, ObjectKey, Pod, Port, SearchPath, Service
 from zones.records import address_from_text
 from zones.selectors import Scope
 
@@ -140,10 +140,32 @@ class PodStatusJson(_Json):
     pod_ips: list[PodIPJson] | None = msgspec.field(default=None, name="podIPs")
 
 
+class PodDnsOptionJson(_Json):
+    """``spec.dnsConfig.options[]`` of a pod."""
+
+    name: str | None = None
+
+
+class PodDnsJson(_Json):
+    """``spec.dnsConfig`` of a pod."""
+
+    searches: list[str] | None = None
+    options: list[PodDnsOptionJson] | None = None
+
+
+class PodSpecJson(_Json):
+    """``spec`` of a pod."""
+
+    host_network: bool | None = None
+    dns_policy: str | None = None
+    dns_config: PodDnsJson | None = None
+
+
 class PodJson(_Json):
     """``v1`` Pod."""
 
     metadata: Meta | None = None
+    spec: PodSpecJson | None = None
     status: PodStatusJson | None = None
 
 
@@ -267,7 +289,17 @@ class Decoder:
             return None
         texts = [entry.ip or "" for entry in status.pod_ips or ()] or [status.pod_ip or ""]
         addresses = [_address(text, f"status.podIPs[{at}].ip") for at, text in enumerate(texts) if text]
-        return Pod(namespace, name, tuple(dict.fromkeys(addresses)))
+        return Pod(namespace, name, tuple(dict.fromkeys(addresses)), _search_path(json.spec or PodSpecJson()))
+
+
+def _search_path(spec: PodSpecJson) -> SearchPath:
+    if spec.host_network:
+        return SearchPath.UNKNOWN
+    config = spec.dns_config or PodDnsJson()
+    has_ndots = any(option.name == "ndots" for option in config.options or ())
+    if spec.dns_policy not in (None, "ClusterFirst") or config.searches or has_ndots:
+        return SearchPath.OWN
+    return SearchPath.USUAL
 
 
 NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)

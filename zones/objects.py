@@ -100,12 +100,24 @@ class EndpointSlice(msgspec.Struct, frozen=True):
         return ObjectKey(self.namespace, self.name)
 
 
+class SearchPath(Enum):
+    """Which search path a pod's resolv.conf has."""
+
+    USUAL = "usual"
+    """That of ``dnsPolicy: ClusterFirst``."""
+    OWN = "own"
+    """Another one: another policy, or search domains or ndots in its ``dnsConfig``."""
+    UNKNOWN = "unknown"
+    """The pod is on its host's network, so that its address tells nothing."""
+
+
 class Pod(msgspec.Struct, frozen=True, gc=False):
     """A pod that has not ended; ``addresses`` holds those of all its families."""
 
     namespace: bytes
     name: bytes
     addresses: tuple[bytes, ...] = ()
+    search_path: SearchPath = SearchPath.UNKNOWN
 
     @property
     def key(self) -> ObjectKey:

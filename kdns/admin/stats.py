@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, TypeVar
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from kdns.proto.label import Label
-from kdns.proto.query import RCODE_TEXT
+from kdns.proto.query import NXDOMAIN, RCODE_TEXT
 from kdns.proto.table import Entry, Sort
 from zones.records import rrtype_to_text
 
@@ -40,8 +40,12 @@ class _Row(NamedTuple):
     request: int
     response: int
     rcode: int
-    is_truncated: bool
+    is_truncated: int
     bucket: int
+
+
+_MissKey = tuple[str, str, Label | None, int, int, int, int, int]
+"""A ``_Row`` as it is counted first: a plain tuple is made in a third of the time."""
 
 
 class Histogram:
@@ -79,12 +83,15 @@ class QueryStats:
         self.server = server
         self._plugin_of = plugin_of
         self._hits: dict[tuple[str, str, int], Counter[Entry]] = {}
-        self._misses: dict[_Row, int] = {}
+        self._misses: dict[_MissKey, int] = {}
         self.requests: Counter[tuple[str, str, str, str]] = Counter()
         self.responses: Counter[tuple[str, str, str]] = Counter()
         self.do: Counter[str] = Counter()
         self.truncated: Counter[str] = Counter()
         self.panics = 0
+        self.table_answers = 0
+        self.table_denials = 0
+        """What the table of finished answers answered: NXDOMAIN are denials, the rest answers."""
         self._durations: dict[str, Histogram] = {}
         self._request_sizes: dict[tuple[str, str], Histogram] = {}
         self._response_sizes: dict[tuple[str, str], Histogram] = {}
@@ -108,7 +115,7 @@ class QueryStats:
         """
         size, flags = (len(tail) + 2, tail[0] << 8 | tail[1]) if tail is not None else (0, 0)
         rcode = label.rcode if label is not None else flags & 15
-        row = _Row(proto, family, label, request, size, rcode, bool(flags & 0x0200), _bucket(seconds))
+        row = (proto, family, label, request, size, rcode, flags & 0x0200, _bucket(seconds))
         misses = self._misses
         misses[row] = misses.get(row, 0) + 1
         if len(misses) > MAX_UNCOUNTED:
@@ -118,7 +125,7 @@ class QueryStats:
         """Take the batches apart."""
         misses, self._misses = self._misses, {}
         for row, times in misses.items():
-            self._count(row, times)
+            self._count(_Row(*row), times)
         hits, self._hits = self._hits, {}
         for (proto, family, bucket), counter in hits.items():
             by_sort: dict[Sort, int] = {}
@@ -127,6 +134,10 @@ class QueryStats:
             for sort, times in by_sort.items():
                 label = sort.label
                 assert isinstance(label, Label)  # what the responder stores
+                if label.rcode == NXDOMAIN:
+                    self.table_denials += times
+                else:
+                    self.table_answers += times
                 row = _Row(proto, family, label, sort.request, sort.response, label.rcode, sort.is_truncated, bucket)
                 self._count(row, times)
 

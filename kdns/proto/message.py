@@ -52,7 +52,10 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 class Message(msgspec.Struct, frozen=True):
-    """A reply. ``rcode`` is the extended one; records of classes other than IN are left out."""
+    """A reply. ``rcode`` is the extended one; records of classes other than IN are left out.
+
+    ``options`` is the RDATA of its OPT record: EDNS options in wire form.
+    """
 
     id: bytes
     flags: int
@@ -61,6 +64,7 @@ class Message(msgspec.Struct, frozen=True):
     answer: tuple[Record, ...]
     authority: tuple[Record, ...]
     additional: tuple[Record, ...]
+    options: bytes = b""
 
     @property
     def is_response(self) -> bool:
@@ -112,6 +116,7 @@ def _read(wire: bytes) -> Message:
         question = qname, wire[at] << 8 | wire[at + 1], wire[at + 2] << 8 | wire[at + 3]
         at += 4
     rcode = flags & 15
+    options = b""
     sections: list[list[Record]] = [[], [], []]
     for section, count in zip(sections, counts, strict=True):
         for _ in range(count):
@@ -125,13 +130,26 @@ def _read(wire: bytes) -> Message:
             if rtype == OPT:
                 if section is sections[2]:
                     rcode |= ttl >> 24 << 4
+                    options = wire[rdata_at:end]
             elif rclass == IN:
                 # A TTL with its top bit set is large, not negative (RFC 8767 section 4).
                 section.append(Record(owner, rtype, min(ttl, MAX_TTL), _rdata(wire, rtype, rdata_at, end)))
             at = end
     if at != len(wire):
         raise WireError(f"{len(wire) - at} octets after the message")
-    return Message(wire[:2], flags, rcode, question, *(tuple(section) for section in sections))
+    answer, authority, additional = map(tuple, sections)
+    return Message(wire[:2], flags, rcode, question, answer, authority, additional, options)
+
+
+def option_of(options: bytes, code: int) -> bytes | None:
+    """Return the data of the first EDNS option of that *code*, None without one; what is cut off is passed over."""
+    at = 0
+    while at + 4 <= len(options):
+        end = at + 4 + (options[at + 2] << 8 | options[at + 3])
+        if options[at] << 8 | options[at + 1] == code and end <= len(options):
+            return options[at + 4 : end]
+        at = end
+    return None
 
 
 def _rdata(wire: bytes, rtype: int, at: int, end: int) -> bytes:

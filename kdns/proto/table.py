@@ -139,11 +139,10 @@ class AnswerTable:
         return len(some)
 
     def clear(self) -> None:
-        """Drop everything."""
+        """Drop every answer. What is noted of first askings stays: what is asked for often is stored again at once."""
         self._kept.clear()
         self._probation.clear()
         self._by_owner.clear()
-        self._notes = array("H", bytes(2 * NOTES))
         self._kept_octets = self._probation_octets = 0
 
     def _sort_of(self, key: bytes, tail: bytes, label: object) -> Sort:

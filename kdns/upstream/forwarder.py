@@ -22,18 +22,19 @@ from __future__ import annotations
 import logging
 import resource
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import msgspec
 import trio
 
 from kdns.errors import WireError
 from kdns.proto.query import FORMERR, NOERROR, NOTIMP, NXDOMAIN
+from kdns.upstream.attempt import Attempt
 from kdns.upstream.question import Question
 from kdns.upstream.servers import Protocol, Server, ServerList
-from kdns.upstream.stream import StreamQuestion, StreamQuestions
+from kdns.upstream.stream import StreamQuestions
 from kdns.upstream.timers import Timers
-from kdns.upstream.udp import UdpQuestion, UdpQuestions
+from kdns.upstream.udp import UdpQuestions
 
 log = logging.getLogger(__name__)
 
@@ -98,15 +99,17 @@ class Forwarder(Generic[T]):
         self.is_failing = False
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._max_questions = max(64, min(max_questions, (soft - RESERVED_DESCRIPTORS) // 4))
-        self._askings: dict[bytes, _Asking[T]] = {}
+        self.askings: dict[bytes, _Asking[T]] = {}
         self.shed = 0
         """Questions that were given up for newer ones."""
+        self.unreadable = 0
+        """Replies that matched and could not be read."""
         self.failures: dict[Server, int] = {}
         self.all_down = 0
         """Questions asked while every server was backed off from."""
 
     def __len__(self) -> int:
-        return len(self._askings)
+        return len(self.askings)
 
     def ask(self, question: Question, callback: Callback[T], *, servers: Sequence[Server] | None = None) -> None:
         """Have *callback* called once, with the best reply or with None when no server gave one in time.
@@ -116,26 +119,22 @@ class Forwarder(Generic[T]):
         key = question.key
         if servers is not None:
             key += b"!"
-        asking = self._askings.get(key)
+        asking = self.askings.get(key)
         if asking is not None:
             asking.add(callback)
             return
         now = trio.current_time()
         order = self.servers.in_order(now) if servers is None else servers
         if not order:
-            self._note_failing(True, order)
+            self.note_failing(True, order)
             callback(None)
             return
-        if len(self._askings) >= self._max_questions:
+        if len(self.askings) >= self._max_questions:
             self.shed += 1
-            next(iter(self._askings.values())).finish(None)
+            next(iter(self.askings.values())).finish(None)
         asking = _Asking(self, key, question, callback, order, now)
-        self._askings[key] = asking
-        asking.next_try()
-
-    def forget(self, key: bytes) -> None:
-        """Take out an asking that is over."""
-        self._askings.pop(key, None)
+        self.askings[key] = asking
+        asking.next_try(now)
 
     def failed(self, server: Server) -> None:
         """Note that a server gave no usable reply."""
@@ -145,12 +144,8 @@ class Forwarder(Generic[T]):
         if all(self.servers.is_down(other, now) for other in self.servers.in_order(now)):
             self.all_down += 1
 
-    def note(self, is_answered: bool, order: Sequence[Server]) -> None:
+    def note_failing(self, is_failing: bool, order: Sequence[Server]) -> None:
         """Log the first question that nobody answered, and the first that somebody did again."""
-        if is_answered == self.is_failing:
-            self._note_failing(not is_answered, order)
-
-    def _note_failing(self, is_failing: bool, order: Sequence[Server]) -> None:
         if is_failing == self.is_failing:
             return
         self.is_failing = is_failing
@@ -165,7 +160,8 @@ class _Asking(Generic[T]):
     """One question on its way, and who waits for it."""
 
     __slots__ = (
-        "_began", "_best", "_callbacks", "_done", "_forwarder", "_key", "_open", "_order", "_tries", "question", "wire"
+        "_best", "_callbacks", "_key", "_open", "_order", "_tries", "_wake_at", "began", "forwarder", "is_done",
+        "question", "wire",
     )  # fmt: skip
 
     def __init__(
@@ -177,17 +173,18 @@ class _Asking(Generic[T]):
         order: Sequence[Server],
         now: float,
     ) -> None:
-        self._forwarder = forwarder
+        self.forwarder = forwarder
         self._key = key
         self.question = question
         self.wire = question.to_wire()
         self._callbacks = [callback]
         self._order = order
-        self._began = now
+        self.began = now
+        self._wake_at = 0.0
         self._tries = 0
         self._open: list[_Try[T]] = []
         self._best: T | None = None
-        self._done = False
+        self.is_done = False
 
     def add(self, callback: Callback[T]) -> None:
         """Have another wait."""
@@ -195,97 +192,84 @@ class _Asking(Generic[T]):
             self._callbacks.pop(0)(None)
         self._callbacks.append(callback)
 
-    def next_try(self) -> None:
+    def next_try(self, now: float) -> None:
         """Ask the next server, and see to it that something happens if it does not answer."""
-        forwarder, order = self._forwarder, self._order
+        order, tries = self._order, self._tries
         count = len(order)
-        while not self._done and self._tries < max(MAX_TRIES, count):
-            server = order[self._tries % count]
-            self._tries += 1
-            attempt = _Try(self, server)
-            if not attempt.start():
-                forwarder.failed(server)
-                if self._tries % count == 0:
-                    break  # all in a row could not even be asked; again only after a while
-                continue
-            break
-        if self._done:
+        most = count if count > MAX_TRIES else MAX_TRIES
+        while tries < most:
+            server = order[tries % count]
+            tries += 1
+            attempt = _Try(self, server, now)
+            if attempt.start():
+                self._open.append(attempt)
+                break
+            self.forwarder.failed(server)
+            if tries % count == 0:
+                break  # all in a row could not even be asked; again only after a while
+        self._tries = tries
+        when = end = self.began + TOTAL_SECONDS
+        if tries < count:
+            when = now + PATIENCE_SECONDS
+        elif tries < most:
+            when = max(now + PATIENCE_SECONDS, self.began + RETRY_SECONDS * (tries // count))
+        self._wake_at = when if when < end else end
+        self.forwarder.exchanges.timers.call_at(self._wake_at, self.timeout)
+
+    def timeout(self) -> None:
+        """Go on, unless something else made us go on meanwhile."""
+        if self.is_done:
             return
         now = trio.current_time()
-        end = self._began + TOTAL_SECONDS
-        if self._tries >= max(MAX_TRIES, count):
-            when = end
-        elif self._tries < count:
-            when = now + PATIENCE_SECONDS
-        else:
-            when = max(now + PATIENCE_SECONDS, self._began + RETRY_SECONDS * (self._tries // count))
-        forwarder.exchanges.timers.call_at(min(when, end), _Timeout(self, self._tries))
-
-    def timeout(self, tries: int) -> None:
-        """Go on, unless something else made us go on meanwhile."""
-        if self._done or tries != self._tries:
+        if now < self._wake_at:
             return
-        if trio.current_time() >= self._began + TOTAL_SECONDS - 0.1:
+        if now >= self.began + TOTAL_SECONDS:
             for attempt in self._open:
-                self._forwarder.failed(attempt.server)
+                self.forwarder.failed(attempt.server)
             self.finish(self._best)
             return
         if self._open:
-            self._forwarder.failed(self._open[-1].server)
-        self.next_try()
+            self.forwarder.failed(self._open[-1].server)
+        self.next_try(now)
 
     def replied(self, attempt: _Try[T], rcode: int, reply: T) -> None:
         """Take a reply."""
-        if self._done:
-            return
-        attempt.over(rcode)
-        self._forwarder.servers.succeeded(attempt.server)
         if rcode in (NOERROR, NXDOMAIN):
+            self._open.remove(attempt)
             self.finish(reply)
             return
         self._best = reply
-        self._go_on()
+        self._go_on(attempt)
 
-    def failed(self, attempt: _Try[T], reason: str) -> None:
+    def failed(self, attempt: _Try[T]) -> None:
         """Note that no reply comes."""
-        if self._done:
-            return
-        log.debug("%s", reason)
-        attempt.over(None)
-        self._forwarder.failed(attempt.server)
-        self._go_on()
+        self.forwarder.failed(attempt.server)
+        self._go_on(attempt)
 
-    def _go_on(self) -> None:
+    def _go_on(self, attempt: _Try[T]) -> None:
         """After a refusal: ask the next server at once, or end when all have refused."""
-        if self._open:
-            return  # another is on its way
-        if self._tries >= len(self._order) and (self._best is not None or self._tries >= MAX_TRIES):
-            self.finish(self._best)
-        elif self._tries < len(self._order):
-            self.next_try()
-        # else the timer that runs asks again
-
-    def opened(self, attempt: _Try[T]) -> None:
-        """Keep a try that is on its way."""
-        self._open.append(attempt)
-
-    def closed(self, attempt: _Try[T]) -> None:
-        """Forget a try."""
         if attempt in self._open:
             self._open.remove(attempt)
+        if self._open:
+            return  # another is on its way
+        if self._tries < len(self._order):
+            self.next_try(trio.current_time())
+        elif self._best is not None or self._tries >= MAX_TRIES:
+            self.finish(self._best)
+        # else the timer that runs asks again
 
     def finish(self, reply: T | None) -> None:
         """Give everybody the reply."""
-        if self._done:
+        if self.is_done:
             return
-        self._done = True
-        forwarder = self._forwarder
-        forwarder.forget(self._key)
+        self.is_done = True
+        forwarder = self.forwarder
+        del forwarder.askings[self._key]
         for attempt in self._open:
-            attempt.abandon()
+            attempt.close()
         self._open = []
         if (reply is None) != forwarder.is_failing:
-            forwarder.note(reply is not None, self._order)
+            forwarder.note_failing(reply is None, self._order)
         for callback in self._callbacks:
             try:
                 callback(reply)
@@ -293,84 +277,75 @@ class _Asking(Generic[T]):
                 log.exception("a reply for %s", self.question.qname)
 
 
-class _Timeout:
-    """The call that a timer makes: smaller and quicker than a closure over two values."""
-
-    __slots__ = ("_asking", "_tries")
-
-    def __init__(self, asking: _Asking[Any], tries: int) -> None:
-        self._asking = asking
-        self._tries = tries
-
-    def __call__(self) -> None:
-        self._asking.timeout(self._tries)
-
-
-class _Try(Generic[T]):
+class _Try(Attempt, Generic[T]):
     """One question to one server: over UDP, then perhaps without EDNS, then perhaps over TCP."""
 
-    __slots__ = ("_asking", "_began", "_edns", "_handle", "_is_tcp", "server")
+    __slots__ = ("_asking", "_began", "_has_edns", "_is_tcp", "server")
 
-    def __init__(self, asking: _Asking[T], server: Server) -> None:
+    def __init__(self, asking: _Asking[T], server: Server, now: float) -> None:
+        self.fd = -1
+        self.connection = None
+        self.is_second = False
         self._asking = asking
         self.server = server
-        self._began = trio.current_time()
-        self._edns = True
+        self._began = now
+        self._has_edns = True
         self._is_tcp = server.protocol is not Protocol.UDP
-        self._handle: UdpQuestion | StreamQuestion | None = None
 
     def start(self) -> bool:
         """Send the question; False where that cannot even be tried."""
         asking = self._asking
-        exchanges = asking._forwarder.exchanges
-        wire = asking.wire if self._edns else asking.question.to_wire(edns=False)
-        section = wire[10 : 14 + len(asking.question.qname.wire)]
+        wire = asking.wire if self._has_edns else asking.question.to_wire(edns=False)
+        self.section = wire[10 : 14 + len(asking.question.qname.wire)]
+        exchanges = asking.forwarder.exchanges
         if not self._is_tcp:
-            self._handle = exchanges.udp.ask(self.server, wire, section, self._replied, self._failed)
-        else:
-            server = self.server
-            if server.protocol is Protocol.UDP:
-                server = msgspec.structs.replace(server, protocol=Protocol.TCP)
-            self._handle = exchanges.streams.ask(server, wire, section, self._replied, self._failed)
-        if self._handle is None:
-            return False
-        asking.opened(self)
-        return True
+            return exchanges.udp.ask(self, self.server, wire)
+        server = self.server
+        if server.protocol is Protocol.UDP:
+            server = msgspec.structs.replace(server, protocol=Protocol.TCP)
+        return exchanges.streams.ask(self, server, wire)
 
-    def over(self, rcode: int | None) -> None:
-        """Note how it ended."""
-        self._asking.closed(self)
-        self._asking._forwarder.observe(self.server, rcode, trio.current_time() - self._began)
-
-    def abandon(self) -> None:
+    def close(self) -> None:
         """Give up: another was quicker, or time is up."""
-        if self._handle is not None:
-            self._handle.close()
+        exchanges = self._asking.forwarder.exchanges
+        exchanges.udp.close(self)
+        exchanges.streams.close(self)
 
-    def _replied(self, wire: bytes) -> bool:
+    def received(self, wire: bytes) -> bool:
+        """Take a matching reply, or ask again in another way."""
         asking = self._asking
+        if asking.is_done:
+            return True
         rcode = wire[3] & 15
         if wire[2] & 0x02 and not self._is_tcp:
-            self._is_tcp = True
-            return self._again()
-        if rcode in (FORMERR, NOTIMP) and self._edns:
-            self._edns = False
-            return self._again()
+            self._again(is_tcp=True, has_edns=self._has_edns)
+            return False
+        if rcode in (FORMERR, NOTIMP) and self._has_edns:
+            came_by_stream = self._is_tcp
+            self._again(is_tcp=self._is_tcp, has_edns=False)
+            return came_by_stream
+        forwarder = asking.forwarder
         try:
-            reply = asking._forwarder.read(wire, asking.question, self.server)
+            reply = forwarder.read(wire, asking.question, self.server)
         except WireError as exc:
             log.debug("%s: %s", self.server, exc)
-            if self._is_tcp:
-                asking.failed(self, f"{self.server}: {exc}")
-            return self._is_tcp  # over UDP, the true reply may still come
+            forwarder.unreadable += 1
+            return False  # over UDP, the true reply may still come
+        forwarder.observe(self.server, rcode, trio.current_time() - self._began)
+        forwarder.servers.succeeded(self.server)
         asking.replied(self, rcode, reply)
         return True
 
-    def _again(self) -> bool:
-        self._asking.closed(self)
-        if not self.start():
-            self._asking.failed(self, f"{self.server}: cannot be asked")
-        return True
+    def lost(self, reason: str) -> None:
+        """Note that no reply comes."""
+        if not self._asking.is_done:
+            log.debug("%s: %s", self.server, reason)
+            self._asking.forwarder.observe(self.server, None, trio.current_time() - self._began)
+            self._asking.failed(self)
 
-    def _failed(self, reason: str) -> None:
-        self._asking.failed(self, f"{self.server}: {reason}")
+    def _again(self, *, is_tcp: bool, has_edns: bool) -> None:
+        """Ask once more; a socket that the reply came from is given up for it."""
+        self._asking.forwarder.exchanges.udp.close(self)
+        self._is_tcp, self._has_edns = is_tcp, has_edns
+        if not self.start():
+            self.lost("cannot be asked")

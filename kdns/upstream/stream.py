@@ -21,6 +21,7 @@ from typing import Final, NoReturn
 
 import trio
 
+from kdns.upstream.attempt import Attempt
 from kdns.upstream.question import is_reply
 from kdns.upstream.servers import Protocol, Server
 
@@ -36,36 +37,13 @@ MAX_PENDING: Final = 8192
 """Questions without reply on one connection: an eighth of the IDs, so that a free one is found at once."""
 
 
-class StreamQuestion:
-    """One question on its way. ``close`` forgets it; its reply is then passed over."""
-
-    __slots__ = ("connection", "is_second", "message_id", "on_error", "on_reply", "question", "wire")
-
-    def __init__(
-        self, wire: bytes, question: bytes, on_reply: Callable[[bytes], bool], on_error: Callable[[str], None]
-    ) -> None:
-        self.wire = wire
-        self.question = question
-        self.on_reply = on_reply
-        self.on_error = on_error
-        self.message_id = b""
-        self.connection: _Connection | None = None
-        self.is_second = False
-
-    def close(self) -> None:
-        """Forget the question."""
-        if self.connection is not None:
-            self.connection.pending.pop(self.message_id, None)
-            self.connection = None
-
-
 class StreamQuestions:
     """All questions over streams of one program. *tls* makes the context for ``tls://`` servers when one is needed."""
 
     def __init__(self, tls: Callable[[], ssl.SSLContext] = ssl.create_default_context) -> None:
         self._make_tls = tls
         self._tls: ssl.SSLContext | None = None
-        self._connections: dict[Server, list[_Connection]] = {}
+        self._connections: dict[Server, list[Connection]] = {}
         self._nursery: trio.Nursery | None = None
         self.reused = 0
         self.opened = 0
@@ -88,33 +66,28 @@ class StreamQuestions:
             await trio.sleep_forever()
         raise AssertionError("unreachable: it ends by cancellation alone")
 
-    def ask(
-        self,
-        server: Server,
-        wire: bytes,
-        question: bytes,
-        on_reply: Callable[[bytes], bool],
-        on_error: Callable[[str], None],
-    ) -> StreamQuestion | None:
-        """Ask as ``UdpQuestions.ask`` does; None where there is no room left on any connection."""
-        asked = StreamQuestion(wire, question, on_reply, on_error)
-        return asked if self._put(server, asked) else None
-
-    def _put(self, server: Server, asked: StreamQuestion) -> bool:
+    def ask(self, attempt: Attempt, server: Server, wire: bytes) -> bool:
+        """Ask as ``UdpQuestions.ask`` does; False where there is no room left on any connection."""
         connections = self._connections.setdefault(server, [])
         chosen = min(connections, key=lambda connection: len(connection.pending), default=None)
         if chosen is None or (len(chosen.pending) >= BUSY and len(connections) < MAX_CONNECTIONS):
             if self._nursery is None:
                 return False
-            chosen = _Connection(server, self)
+            chosen = Connection(server, self)
             connections.append(chosen)
             self.opened += 1
             self._nursery.start_soon(chosen.run)
         else:
             self.reused += 1
-        return chosen.put(asked)
+        return chosen.put(attempt, wire)
 
-    def gone(self, connection: _Connection, reason: str) -> None:
+    def close(self, attempt: Attempt) -> None:
+        """Give up on a question: its reply is then passed over."""
+        if attempt.connection is not None:
+            attempt.connection.pending.pop(attempt.message_id, None)
+            attempt.connection = None
+
+    def gone(self, connection: Connection, reason: str) -> None:
         """Take back the questions of a connection that has ended."""
         connections = self._connections.get(connection.server, [])
         if connection in connections:
@@ -123,39 +96,40 @@ class StreamQuestions:
             self._connections.pop(connection.server, None)
         pending = list(connection.pending.values())
         connection.pending.clear()
-        for asked in pending:
-            asked.connection = None
-            if connection.has_answered and not asked.is_second:
-                asked.is_second = True
-                if self._put(connection.server, asked):
+        for attempt, wire in pending:
+            attempt.connection = None
+            if connection.has_answered and not attempt.is_second:
+                attempt.is_second = True
+                if self.ask(attempt, connection.server, wire):
                     continue
-            asked.on_error(reason)
+            attempt.lost(reason)
 
 
-class _Connection:
-    """One connection, and the questions on it by ID."""
+class Connection:
+    """One connection, and the questions on it by ID, each with the message that asks it."""
 
     def __init__(self, server: Server, owner: StreamQuestions) -> None:
         self.server = server
-        self.pending: dict[bytes, StreamQuestion] = {}
+        self.pending: dict[bytes, tuple[Attempt, bytes]] = {}
         self.has_answered = False
         self._owner = owner
         self._unsent = bytearray()
         self._wake = trio.Event()
         self._heard_at = trio.current_time()
 
-    def put(self, asked: StreamQuestion) -> bool:
-        """Take a question; False where there is no room."""
-        if len(self.pending) >= MAX_PENDING:
+    def put(self, attempt: Attempt, wire: bytes) -> bool:
+        """Take a question, a message without its ID; False where there is no room."""
+        pending = self.pending
+        if len(pending) >= MAX_PENDING:
             return False
-        if not self.pending:
+        if not pending:
             self._heard_at = trio.current_time()
-        while (message_id := urandom(2)) in self.pending:
+        while (message_id := urandom(2)) in pending:
             pass
-        asked.message_id = message_id
-        asked.connection = self
-        self.pending[message_id] = asked
-        self._unsent += (len(asked.wire) + 2).to_bytes(2, "big") + message_id + asked.wire
+        attempt.message_id = message_id
+        attempt.connection = self
+        pending[message_id] = attempt, wire
+        self._unsent += (len(wire) + 2).to_bytes(2, "big") + message_id + wire
         self._wake.set()
         return True
 
@@ -224,14 +198,15 @@ class _Connection:
 
     def _take(self, wire: bytes) -> None:
         asked = self.pending.get(wire[:2])
-        if asked is None or not is_reply(wire, asked.message_id, asked.question):
+        if asked is None or not is_reply(wire, wire[:2], asked[0].section):
             return  # given up on meanwhile, or nonsense
+        attempt = asked[0]
         self._heard_at = trio.current_time()
         self.has_answered = True
-        del self.pending[asked.message_id]
-        asked.connection = None
-        if not asked.on_reply(wire):
-            asked.on_error(f"{self.server}: a reply that cannot be read")
+        del self.pending[wire[:2]]
+        attempt.connection = None
+        if not attempt.received(wire):
+            attempt.lost("a reply that cannot be read")
 
     async def _watch(self) -> str:
         """Return why to end."""

@@ -1,0 +1,38 @@
+"""One question on its way to one server: what the sockets know of whoever waits for the reply."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kdns.upstream.stream import Connection
+
+
+class Attempt(ABC):
+    """A try to have a server answer; ``section`` is its question section in wire form, as it was sent.
+
+    The rest belongs to the sockets: the ID it was sent with, the descriptor or the connection that it waits on, and
+    whether it was moved to a second connection already.
+    """
+
+    __slots__ = ("connection", "fd", "is_second", "message_id", "section")
+
+    section: bytes
+
+    def __init__(self) -> None:
+        self.message_id = b""
+        self.fd = -1
+        self.connection: Connection | None = None
+        self.is_second = False
+
+    @abstractmethod
+    def received(self, wire: bytes) -> bool:
+        """Take a matching reply; True when nothing more is waited for where it came from.
+
+        False over UDP: it could not be read, and the true one may still come; or the socket was given up meanwhile.
+        """
+
+    @abstractmethod
+    def lost(self, reason: str) -> None:
+        """Note that no reply comes: the system or the connection says so."""

@@ -1,0 +1,5 @@
+"""``python -m nodelocal``."""
+
+from nodelocal.start import main
+
+main()

@@ -1,0 +1,115 @@
+"""Responses made of entries: an answer as it is kept, or one that search-path expansion found under another name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from kdns.proto.query import NOERROR, Query, SERVFAIL
+from kdns.proto.response import ede, make_response, opt_record
+from nodelocal.cache import STALE_TTL
+from nodelocal.resolver import Found, Link
+from zones.names import Name
+from zones.records import A, AAAA, CNAME, RRset
+
+EDE_STALE: Final = 3
+EDE_STALE_NXDOMAIN: Final = 19
+EDE_NO_REACHABLE: Final = 22
+EDE_CACHED_ERROR: Final = 13
+
+_AD: Final = 0x0020
+_CD: Final = 0x0010
+
+
+def flags_for(query: Query, *, is_authentic: bool) -> int:
+    """Return AD, if the client wants to know and it is true, and CD as it was asked (RFC 6840 5.7, RFC 4035 3.2.2)."""
+    flags = query.flags & _CD
+    if is_authentic and (query.flags & _AD or (query.edns is not None and query.edns.do)):
+        flags |= _AD
+    return flags
+
+
+def plain(query: Query, found: Found, now: float) -> tuple[bytes, ...]:
+    """Return the tails of the response to *query*: one, or several orders of it."""
+    entry = found.last
+    stale = found.is_stale
+    if len(found.links) == 1 and not stale and not entry.is_failure:
+        ttl = entry.remaining(now)
+        if entry.answers < 2:
+            flags = 0x8080 | query.flags & 0x0100 | entry.rcode | flags_for(query, is_authentic=entry.is_authentic)
+            opt = opt_record(query, 0, b"") if query.edns is not None else b""
+            tail = b"%c%c\0\1%c%c\0%c\0%c" % (
+                flags >> 8, flags & 255, entry.answers >> 8, entry.answers & 255, entry.authorities, bool(opt)
+            ) + query.question + entry.body_with_ttl(ttl) + opt  # fmt: skip
+            if len(tail) + 2 <= query.limit:
+                return (tail,)
+    answer, authority = rrsets_of(found, now)
+    return _whole(query, found, answer, authority)
+
+
+def expanded(query: Query, alias: Name, found: Found, now: float, *, ttl: int) -> tuple[bytes, ...]:
+    """Return the response in which the name asked for is an alias of *alias*; no TTL in it is above *ttl* seconds."""
+    answer, authority = rrsets_of(found, now, most=ttl)
+    if alias != query.qname:
+        least = min((rrset.ttl for rrset in (*answer, *authority)), default=ttl)
+        answer.insert(0, RRset(query.qname, CNAME, min(least, ttl), (alias.wire,)))
+    return _whole(query, found, answer, authority)
+
+
+def denied(query: Query, soa: RRset | None, *, rcode: int, is_stale: bool = False) -> bytes:
+    """Return the response that says that no step of the path has anything."""
+    options = ede(EDE_STALE_NXDOMAIN, "stale") if is_stale else b""
+    return make_response(
+        query,
+        rcode=rcode,
+        authority=() if soa is None else (soa,),
+        ra=True,
+        flags=flags_for(query, is_authentic=False),
+        options=options,
+    )[0]
+
+
+def failed(query: Query, text: str = "no upstream answered") -> bytes:
+    """Return SERVFAIL with what is wrong."""
+    return make_response(
+        query,
+        rcode=SERVFAIL,
+        ra=True,
+        flags=flags_for(query, is_authentic=False),
+        options=ede(EDE_NO_REACHABLE, text),
+    )[0]
+
+
+def rrsets_of(found: Found, now: float, *, most: int | None = None) -> tuple[list[RRset], list[RRset]]:
+    """Return the answer along the whole chain, and the authority of its end, with the TTLs that are left."""
+    answer: list[RRset] = []
+    authority: list[RRset] = []
+    for link in found.links:
+        ttl = ttl_of(link, now)
+        some, authority = link.entry.sections(link.qname, ttl if most is None else min(ttl, most))
+        answer += some
+    return answer, authority
+
+
+def ttl_of(link: Link, now: float) -> int:
+    """Return the TTL to show: what is left, or of a stale answer the one that RFC 8767 section 4 gives it."""
+    return STALE_TTL if link.is_stale else link.entry.remaining(now)
+
+
+def _whole(query: Query, found: Found, answer: Sequence[RRset], authority: Sequence[RRset]) -> tuple[bytes, ...]:
+    entry = found.last
+    if entry.is_failure and entry.rcode == SERVFAIL and not answer:
+        return (failed(query),)
+    options = b""
+    if found.is_stale:
+        options = ede(EDE_STALE if entry.rcode == NOERROR else EDE_STALE_NXDOMAIN, "no upstream answered in time")
+    return make_response(
+        query,
+        rcode=entry.rcode,
+        answer=answer,
+        authority=authority,
+        rotate=bool(answer) and answer[-1].rtype in (A, AAAA),
+        ra=True,
+        flags=flags_for(query, is_authentic=entry.is_authentic and len(found.links) == 1),
+        options=options,
+    )

@@ -1,0 +1,258 @@
+"""Answers held until their TTL ends, and a while longer (RFC 2308, RFC 8767, RFC 9520, RFC 8020).
+
+| an entry                        | is served                                                                    |
+|---------------------------------|------------------------------------------------------------------------------|
+| before ``expires_at``           | as it is, with what is left of its TTL                                       |
+| in the ``max_stale`` after that | while no upstream answers, with a TTL of ``STALE_TTL`` and Extended Error 3;  |
+|                                 | asking is tried again every ``RECHECK_SECONDS``                              |
+| later, or when room is needed   | never again; the entry asked for longest ago goes first                      |
+
+Answers and denials have room of their own, so that a flood of names that do not exist pushes no answer out. Memory is
+counted in octets. An NXDOMAIN is one entry for every type of the name, and stands for the names below it (RFC 8020)
+where it is exact: for the name itself and not for what it is an alias of, from a server that knows names that exist
+only through names below them. Whoever asks passes ``now``: seconds of one monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import cachetools
+import msgspec
+
+from nodelocal.entry import Entry
+from zones.names import Name
+
+ENTRY_OCTETS: Final = 620
+"""What an entry costs beside its key and its body: measured over a million of them in ``cachetools.LRUCache``."""
+
+STALE_TTL: Final = 30
+"""RFC 8767 section 4."""
+RECHECK_SECONDS: Final = 30.0
+"""RFC 8767 section 5: the failure recheck timer."""
+
+FAILURE_SECONDS: Final = 1.0
+"""How long a first failure is remembered; each further one doubles it (RFC 9520 section 3.2)."""
+MAX_FAILURE_SECONDS: Final = 30.0
+MAX_FAILURES: Final = 4096
+
+DENIAL_SHARE: Final = 4
+"""Denials have one part in so many of the room."""
+
+PREFETCH_HITS: Final = 2
+"""Seconds in which an entry must have been asked for to be worth renewing before it ends."""
+PREFETCH_SHARE: Final = 10
+"""It is renewed in the last part in so many of its TTL, or in the last second and a half."""
+PREFETCH_SECONDS: Final = 1.5
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of the cache: octets of memory; TTLs and the time after them in seconds."""
+
+    max_octets: int = 32 * 2**20
+    min_ttl: int = 0
+    max_ttl: int = 86_400
+    max_negative_ttl: int = 3600
+    max_stale: int = 3600
+
+
+class _Failure(msgspec.Struct, gc=False):
+    until: float
+    seconds: float
+
+
+def key_of(qname: Name, qtype: int, *, do: bool, cd: bool) -> bytes:
+    """Return the key of a question: its name in lower case, its type, DO and CD. The class is always IN."""
+    return qname.key + bytes((qtype >> 8, qtype & 255, do << 1 | cd))
+
+
+class Cache:
+    """The cache. *is_exact* says of an NXDOMAIN's name whether whoever said it knows empty non-terminals."""
+
+    def __init__(
+        self, limits: Limits | None = None, *, is_exact: Callable[[Name, Entry], bool] = lambda name, entry: False
+    ) -> None:
+        self.limits = limits or Limits()
+        room = self.limits.max_octets
+        self._answers: cachetools.LRUCache[bytes, Entry] = _Lru(room - room // DENIAL_SHARE)
+        self._denials: cachetools.LRUCache[bytes, Entry] = _Lru(room // DENIAL_SHARE)
+        self._failures: cachetools.LRUCache[bytes, _Failure] = cachetools.LRUCache(MAX_FAILURES)
+        self._is_exact = is_exact
+        self._cuts = 0
+
+    def find(self, qname: Name, qtype: int, *, do: bool, cd: bool, now: float) -> Entry | None:
+        """Return the entry that answers the question, fresh or stale; the caller looks at ``expires_at``."""
+        name, flags = qname.key, do << 1 | cd
+        key = name + b"%c%c%c" % (qtype >> 8, qtype & 255, flags)
+        entry = self._answers.get(key)
+        if entry is None or now >= entry.expires_at:
+            denials = self._denials
+            denial = denials.get(key) or denials.get(name + b"\0\0%c" % flags)
+            if denial is not None and (entry is None or now < denial.expires_at):
+                entry = denial  # a stale answer must not be served after a fresh denial
+            if entry is None:
+                return self._cut(qname, flags, now) if self._cuts else None
+            if now >= entry.expires_at + self.limits.max_stale:
+                return None
+        return entry
+
+    def put(self, qname: Name, qtype: int, entry: Entry, *, do: bool, cd: bool, now: float) -> None:
+        """Keep *entry*, in place of whatever was known of the question; failures and TTL 0 are not kept."""
+        limits = self.limits
+        ttl = max(limits.min_ttl, min(entry.ttl, limits.max_negative_ttl if entry.is_denial else limits.max_ttl))
+        entry.ttl = ttl
+        entry.stored_at = now
+        entry.expires_at = now + ttl
+        if not entry.is_kept or not ttl:
+            return
+        key = key_of(qname, qtype, do=do, cd=cd)
+        answers, denials = self._answers, self._denials
+        if self._failures.currsize:
+            self._failures.pop(key, None)
+        if not entry.is_denial:
+            if denials.currsize:
+                denials.pop(key, None)
+                denials.pop(key[:-3] + b"\0\0" + key[-1:], None)
+            _store(answers, key, entry)
+            return
+        if answers.currsize:
+            answers.pop(key, None)
+        whole = key[:-3] + b"\0\0" + key[-1:]
+        if entry.is_nxdomain:
+            if self._is_exact(qname, entry):
+                self._cuts = max(self._cuts, len(qname.labels))
+            denials.pop(key, None)
+            _store(denials, whole, entry)
+        else:
+            denials.pop(whole, None)
+            _store(denials, key, entry)
+
+    def should_prefetch(self, entry: Entry, now: float) -> bool:
+        """Note a hit on a fresh entry; tell whether it is worth renewing now."""
+        entry.hits += 1
+        left = entry.expires_at - now
+        return entry.hits >= PREFETCH_HITS and left <= max(PREFETCH_SECONDS, entry.ttl / PREFETCH_SHARE)
+
+    # -- failures -------------------------------------------------------------------------------------------------
+
+    def fail(self, key: bytes, now: float) -> None:
+        """Note that no upstream answered the question (RFC 9520)."""
+        last = self._failures.get(key)
+        seconds = FAILURE_SECONDS if last is None else min(last.seconds * 2, MAX_FAILURE_SECONDS)
+        self._failures[key] = _Failure(now + seconds, seconds)
+
+    @property
+    def has_failures(self) -> bool:
+        """Whether any failure is remembered, ended or not."""
+        return bool(self._failures.currsize)
+
+    def has_failed(self, key: bytes, now: float) -> bool:
+        """Tell whether the question failed so lately that it must not be asked again yet."""
+        failure = self._failures.get(key)
+        return failure is not None and now < failure.until
+
+    # -- for people -----------------------------------------------------------------------------------------------
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many answers and denials there are."""
+        return len(self._answers), len(self._denials)
+
+    @property
+    def octets(self) -> tuple[int, int]:
+        """What answers and denials hold, in octets, by the estimate that bounds them."""
+        return int(self._answers.currsize), int(self._denials.currsize)
+
+    @property
+    def evictions(self) -> tuple[int, int]:
+        """Answers and denials that went before their time because room was needed."""
+        return _evictions(self._answers), _evictions(self._denials)
+
+    def items(self) -> Iterator[tuple[bytes, Entry]]:
+        """Yield every key and entry."""
+        for some in (self._answers, self._denials):
+            yield from list(some.items())
+
+    def flush(self, name: Name | None = None, *, below: bool = True) -> int:
+        """Forget everything, or what is known of *name* and, with *below*, of the names below it; return how much."""
+        count = 0
+        for some in (self._answers, self._denials):
+            for key in list(some):
+                if name is None or (key[:-3] == name.key or (below and Name.trusted(key[:-3]).is_under(name))):
+                    del some[key]
+                    count += 1
+        self._failures.clear()
+        return count
+
+    # -- NXDOMAIN stands for what lies below (RFC 8020) -----------------------------------------------------------
+
+    def _cut(self, qname: Name, flags: int, now: float) -> Entry | None:
+        """Return a fresh, exact NXDOMAIN of a name above."""
+        key = qname.key
+        denials = self._denials
+        depth = len(qname.labels)
+        at = 0
+        while size := key[at]:
+            at += 1 + size
+            depth -= 1
+            if not depth:
+                return None
+            if depth > self._cuts:
+                continue
+            entry = denials.get(key[at:] + b"\0\0%c" % flags)
+            if entry is not None and now < entry.expires_at and self._is_exact(Name.trusted(key[at:]), entry):
+                return _below(entry, at)
+        return None
+
+
+class _Lru(cachetools.LRUCache[bytes, Entry]):
+    """Least recently used goes first; counted in octets."""
+
+    def __init__(self, octets: int) -> None:
+        super().__init__(octets, getsizeof=_octets)
+        self.evictions = 0
+
+    def popitem(self) -> tuple[bytes, Entry]:
+        """Make room."""
+        self.evictions += 1
+        return super().popitem()
+
+
+def _octets(entry: Entry) -> int:
+    return ENTRY_OCTETS + len(entry.body)
+
+
+def _store(cache: cachetools.LRUCache[bytes, Entry], key: bytes, entry: Entry) -> None:
+    if _octets(entry) <= cache.maxsize:
+        cache[key] = entry
+
+
+def _evictions(cache: cachetools.LRUCache[bytes, Entry]) -> int:
+    return cache.evictions if isinstance(cache, _Lru) else 0
+
+
+def _below(entry: Entry, octets: int) -> Entry:
+    """Return the denial as it stands behind a question that is *octets* longer: its pointers lead further back."""
+    body = bytearray(entry.body)
+    at = 0
+    for _ in range(entry.answers + entry.authorities):
+        at = _shift(body, at, octets)
+        end = at + 10 + (body[at + 8] << 8 | body[at + 9])
+        if body[at] << 8 | body[at + 1] == _SOA:
+            _shift(body, _shift(body, at + 10, octets), octets)
+        at = end
+    return msgspec.structs.replace(entry, body=bytes(body))
+
+
+_SOA: Final = 6
+
+
+def _shift(body: bytearray, at: int, octets: int) -> int:
+    """Move the pointer that a name at *at* may end in; return where the octets behind the name begin."""
+    while (size := body[at]) and size < 0xC0:
+        at += 1 + size
+    if size:
+        target = ((size & 0x3F) << 8 | body[at + 1]) + octets
+        body[at : at + 2] = (0xC000 | target).to_bytes(2, "big")
+    return at + (2 if size else 1)

@@ -1,0 +1,413 @@
+"""The configuration of ``nodelocal``: every option, read from flags and a TOML file, checked whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from kdns.errors import ConfigError, Problem
+from kdns.net.addresses import Listen, listen_from_text
+from kdns.options import (
+    choice,
+    DNS_PORT,
+    LogFormat,
+    LOGGING,
+    Option,
+    read_options,
+    readable_file,
+    seconds,
+    SERVING,
+    switch,
+    text,
+    upstream,
+    url,
+    zone,
+)
+from kdns.upstream.servers import Protocol, Server, server_from_text
+from nodelocal.cache import Limits
+from nodelocal.expand import Mode
+from zones.names import Name
+
+CLUSTER_ENV: Final = "KUBE_DNS_UPSTREAM_SERVICE_HOST"
+"""Where a pod finds the address of the Service kube-dns-upstream, as NodeLocal DNSCache does (CONTRACT row 16.9)."""
+
+MIN_CACHE_OCTETS: Final = 2**20
+MAX_CACHE_OCTETS: Final = 2**36
+
+ASKED: Final = "Who is asked"
+CACHE: Final = "Cache"
+EXPANSION: Final = "Search-path expansion"
+PODS: Final = "The node's pods (without --node, the name asked for alone tells the namespace, by stricter rules)"
+
+DEFAULT_CONTROL: Final = "/run/nodelocal/control.sock"
+
+_UNITS: Final = {"": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that ``nodelocal serve`` was told, valid as a whole; each field is explained by its ``Option``."""
+
+    listen: tuple[Listen, ...]
+    admin: tuple[Listen, ...]
+    control: Path
+    cluster: tuple[Server, ...]
+    cluster_zones: tuple[Name, ...]
+    upstreams: tuple[Server | Path, ...]
+    stubs: dict[Name, tuple[Server, ...]]
+    tls_ca: Path | None
+    expand: Mode
+    search: tuple[Name, ...] | None
+    absolute_first: bool
+    limits: Limits
+    client_rate: float
+    node: str | None
+    kubeconfig: Path | None
+    context: str | None
+    api_server: str | None
+    lameduck: float
+    log_queries: bool
+    log_errors: bool
+    log_format: LogFormat
+
+
+class PublicNames:
+    """How names under public top-level domains are walked for; the values are what a user writes."""
+
+    CLUSTER_FIRST: Final = "cluster-first"
+    ABSOLUTE_FIRST: Final = "absolute-first"
+
+
+def _size(value: Any) -> int:
+    """Read octets: ``33554432``, ``32MiB``."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        number = value
+    else:
+        written = text(value).strip().lower()
+        digits = written.rstrip("kmgib")
+        unit = written[len(digits) :]
+        if not (digits.isascii() and digits.isdigit()) or unit not in _UNITS:
+            raise ValueError("no size")
+        number = int(digits) * _UNITS[unit]
+    if not MIN_CACHE_OCTETS <= number <= MAX_CACHE_OCTETS:
+        raise ValueError("out of range")
+    return number
+
+
+def _rate(value: Any) -> float:
+    number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else -1.0
+    if not 0 <= number <= 1e9:
+        raise ValueError("out of range")
+    return number
+
+
+def _public(value: Any) -> bool:
+    if value not in (PublicNames.CLUSTER_FIRST, PublicNames.ABSOLUTE_FIRST):
+        raise ValueError
+    return bool(value == PublicNames.ABSOLUTE_FIRST)
+
+
+def _stub(value: Any) -> tuple[Name, tuple[Server, ...]]:
+    name, equals, servers = text(value).partition("=")
+    if not equals or not servers:
+        raise ValueError("no ZONE=ADDR")
+    return zone(name), tuple(server_from_text(server.strip()) for server in servers.split(","))
+
+
+def _cluster(value: Any) -> Server:
+    return server_from_text(text(value), default=Protocol.TCP)
+
+
+OPTIONS: Final[Sequence[Option]] = (
+    Option(
+        "listen",
+        "ADDR:PORT",
+        "Answer there over UDP and TCP. Repeatable; IPv6 in brackets; [::] is every address of both families.",
+        "an address and port such as 169.254.20.10:53",
+        lambda value: listen_from_text(text(value), default_port=DNS_PORT),
+        ["169.254.20.10:53"],
+        is_list=True,
+        needs_one=True,
+        group=SERVING,
+    ),
+    Option(
+        "admin",
+        "ADDR:PORT",
+        "Serve /metrics, /health and /ready there over HTTP. Repeatable.",
+        "an address and port such as 127.0.0.1:9253",
+        lambda value: listen_from_text(text(value), default_port=9253),
+        ["169.254.20.10:8080", "[::]:9253", "[::]:9353"],
+        is_list=True,
+        needs_one=True,
+        group=SERVING,
+    ),
+    Option(
+        "control",
+        "PATH",
+        "The Unix socket at which `nodelocal stats`, `dump`, `flush` and `explain` ask this process.",
+        "a path in a folder that exists or can be made",
+        lambda value: Path(text(value)),
+        DEFAULT_CONTROL,
+        group=SERVING,
+    ),
+    Option(
+        "lameduck",
+        "SECONDS",
+        "After SIGTERM, be unready and keep answering for this long.",
+        "whole seconds from 0 to 300",
+        seconds(300),
+        5,
+        group=SERVING,
+    ),
+    Option(
+        "client-rate",
+        "QUERIES",
+        "Queries a second that one client address may ask; over that it is told to come over TCP. 0: any number.",
+        "a number of queries a second, 0 or more",
+        _rate,
+        "0",
+        group=SERVING,
+    ),
+    Option(
+        "cluster",
+        "SERVER",
+        "The cluster's DNS, asked for --cluster-zone and for reverse names: an address (asked over TCP), udp://ADDR or "
+        f"tls://ADDR#NAME. Repeatable, in the order to ask. Without it, the address in ${CLUSTER_ENV}.",
+        "an address such as 10.96.0.10, udp://10.96.0.10 or tls://10.96.0.10#dns.example",
+        _cluster,
+        is_list=True,
+        needs_one=True,
+        group=ASKED,
+    ),
+    Option(
+        "cluster-zone",
+        "ZONE",
+        "A zone of the cluster. Repeatable.",
+        "a domain name such as cluster.local",
+        zone,
+        ["cluster.local"],
+        is_list=True,
+        needs_one=True,
+        group=ASKED,
+    ),
+    Option(
+        "upstream",
+        "SERVER",
+        "Who is asked for all other names: an address (asked over UDP), tcp://ADDR, tls://ADDR#NAME, or a resolv.conf "
+        "followed as it changes. Repeatable, in the order to ask.",
+        "an address such as 192.0.2.1, tcp://192.0.2.1 or tls://192.0.2.1#dns.example, or the path of a resolv.conf",
+        partial(upstream, default=Protocol.UDP),
+        ["/etc/resolv.conf"],
+        is_list=True,
+        group=ASKED,
+    ),
+    Option(
+        "stub",
+        "ZONE=ADDR[,ADDR]",
+        "A zone with servers of its own. Repeatable.",
+        "a zone and its servers, such as corp.example=192.0.2.1,tcp://192.0.2.2",
+        _stub,
+        is_list=True,
+        group=ASKED,
+    ),
+    Option(
+        "tls-ca",
+        "FILE",
+        "Certificates to trust for tls:// servers in place of the system's.",
+        "a readable file of PEM certificates",
+        readable_file,
+        group=ASKED,
+    ),
+    Option(
+        "expand",
+        "MODE",
+        "transparent: the first step of a pod's search path is answered with what the whole path ends at; explicit: "
+        "only names of the form <name>.search.<namespace>.<zone>.ap.k8s.io are; off.",
+        "transparent, explicit or off",
+        choice(Mode),
+        "transparent",
+        group=EXPANSION,
+    ),
+    Option(
+        "search",
+        "DOMAIN",
+        "A search domain that pods have behind those of the cluster. Repeatable; by default those of the resolv.conf "
+        "files among --upstream.",
+        "a domain name such as corp.example",
+        zone,
+        is_list=True,
+        group=EXPANSION,
+    ),
+    Option(
+        "public-names",
+        "ORDER",
+        "Names under a public top-level domain (example.com) are looked for as clients do, in the cluster first, or as "
+        "they are first, so that a namespace called com cannot take them: cluster-first or absolute-first.",
+        "cluster-first or absolute-first",
+        _public,
+        "cluster-first",
+        group=EXPANSION,
+    ),
+    Option(
+        "cache-size",
+        "SIZE",
+        "Memory for the cache; a quarter of it is for denials.",
+        "a size from 1MiB to 64GiB, such as 32MiB",
+        _size,
+        "32MiB",
+        group=CACHE,
+    ),
+    Option(
+        "min-ttl",
+        "SECONDS",
+        "The least TTL: also what upstreams want kept for less, or not at all, is kept for this long.",
+        "whole seconds from 0 to 3600",
+        seconds(3600),
+        0,
+        group=CACHE,
+    ),
+    Option(
+        "max-ttl",
+        "SECONDS",
+        "The most that an answer is kept for.",
+        "whole seconds from 0 to 86400",
+        seconds(86_400),
+        3600,
+        group=CACHE,
+    ),
+    Option(
+        "max-negative-ttl",
+        "SECONDS",
+        "The most that a denial is kept for.",
+        "whole seconds from 0 to 3600",
+        seconds(3600),
+        1800,
+        group=CACHE,
+    ),
+    Option(
+        "max-stale",
+        "SECONDS",
+        "How long after its TTL an answer may still be served while no upstream answers; 0: never.",
+        "whole seconds from 0 to 259200",
+        seconds(259_200),
+        3600,
+        group=CACHE,
+    ),
+    Option(
+        "node",
+        "NAME",
+        "Watch the pods of this node: only they are expanded for, each in its own namespace, names without a dot too.",
+        "the name of a node",
+        text,
+        group=PODS,
+    ),
+    Option("kubeconfig", "FILE", "The cluster of a kubeconfig.", "a readable kubeconfig", readable_file, group=PODS),
+    Option("context", "NAME", "The context in the kubeconfig; its current one by default.", "a name", text, group=PODS),
+    Option(
+        "api-server",
+        "URL",
+        "An API server without credentials, such as http://127.0.0.1:8001 of kubectl proxy.",
+        "a URL such as http://127.0.0.1:8001",
+        url,
+        group=PODS,
+    ),
+    Option("log-queries", None, "Log a line for each query.", "true or false", switch, default=False, group=LOGGING),
+    Option(
+        "log-errors",
+        None,
+        "Log a line for each query that ends in SERVFAIL.",
+        "true or false",
+        switch,
+        default=False,
+        group=LOGGING,
+    ),
+    Option("log-format", "FORMAT", "text or json.", "text or json", choice(LogFormat), "text", group=LOGGING),
+)
+
+
+def load(flags: Mapping[str, Any], file: Path | None) -> Config:
+    """Build the configuration from *flags* (option name to what was written; None or empty: not given) and *file*.
+
+    Raises ConfigError with every problem at once.
+    """
+    given = read_options(OPTIONS, flags, file, program="nodelocal")
+    values, written, problems = given.values, given.written, given.problems
+    cluster = list(values["cluster"])
+    if "cluster" not in written:
+        address = os.environ.get(CLUSTER_ENV)
+        if address is None:
+            problems.append(Problem("--cluster", f"nothing, and no ${CLUSTER_ENV}", "the address of the cluster's DNS"))
+        else:
+            try:
+                cluster = [_cluster(address)]
+            except ValueError as exc:
+                problems.append(Problem(f"${CLUSTER_ENV}", f"{address!r} ({exc})", "an address"))
+    stubs = _stubs(values, written, problems)
+    _check_together(values, written, problems)
+    if problems:
+        raise ConfigError(problems)
+    return Config(
+        listen=tuple(dict.fromkeys(values["listen"])),
+        admin=tuple(dict.fromkeys(values["admin"])),
+        control=values["control"],
+        cluster=tuple(dict.fromkeys(cluster)),
+        cluster_zones=tuple(dict.fromkeys(values["cluster-zone"])),
+        upstreams=tuple(dict.fromkeys(values["upstream"])),
+        stubs=stubs,
+        tls_ca=values["tls-ca"],
+        expand=values["expand"],
+        search=tuple(dict.fromkeys(values["search"])) if "search" in written else None,
+        absolute_first=values["public-names"],
+        limits=Limits(
+            max_octets=values["cache-size"],
+            min_ttl=values["min-ttl"],
+            max_ttl=values["max-ttl"],
+            max_negative_ttl=values["max-negative-ttl"],
+            max_stale=values["max-stale"],
+        ),
+        client_rate=values["client-rate"],
+        node=values["node"],
+        kubeconfig=values["kubeconfig"],
+        context=values["context"],
+        api_server=values["api-server"],
+        lameduck=values["lameduck"],
+        log_queries=values["log-queries"],
+        log_errors=values["log-errors"],
+        log_format=values["log-format"],
+    )
+
+
+def _stubs(
+    values: Mapping[str, Any], written: Mapping[str, tuple[str, Any]], problems: list[Problem]
+) -> dict[Name, tuple[Server, ...]]:
+    stubs: dict[Name, tuple[Server, ...]] = {}
+    for stub in values["stub"]:
+        if stub is None:
+            continue
+        name, servers = stub
+        place = written["stub"][0]
+        if name in stubs:
+            problems.append(Problem(place, f"{name} twice", "each zone once, with all of its servers"))
+        if name in [known for known in values["cluster-zone"] if known is not None]:
+            problems.append(Problem(place, f"{name}, a --cluster-zone", "a zone that --cluster is not asked for"))
+        stubs[name] = servers
+    return stubs
+
+
+def _check_together(values: Mapping[str, Any], written: Mapping[str, tuple[str, Any]], problems: list[Problem]) -> None:
+    api = [name for name in ("kubeconfig", "api-server") if name in written]
+    if len(api) > 1:
+        found = " and ".join(written[name][0] for name in api)
+        problems.append(Problem("API server", found, "one of --kubeconfig and --api-server"))
+    if "context" in written and "kubeconfig" not in written:
+        problems.append(Problem(written["context"][0], "no --kubeconfig", "a kubeconfig that has the context"))
+    if "node" not in written:
+        problems.extend(Problem(written[name][0], "no --node", "the node whose pods are to be watched") for name in api)
+    least, most = values["min-ttl"], values["max-ttl"]
+    if least is not None and most is not None and least > most:
+        place = written.get("min-ttl", written.get("max-ttl", ("min-ttl",)))[0]
+        problems.append(Problem(place, f"{least}, above max-ttl {most}", "at most max-ttl"))

@@ -1,0 +1,285 @@
+"""The Unix socket at which a running nodelocal tells what it has and does: a request of one JSON line, a JSON reply."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, NoReturn, TYPE_CHECKING
+
+import trio
+
+from kdns.errors import ConfigError, Problem
+from kdns.proto.query import RCODE_TEXT
+from kdns.proto.text import rrset_to_text
+from nodelocal.entry import Entry
+from nodelocal.expand import Decision, Ending, Expanded
+from nodelocal.resolver import Found
+from zones.errors import BadName, BadRecord
+from zones.names import Name
+from zones.records import rrtype_from_text, rrtype_to_text
+from zones.search import Walk
+
+if TYPE_CHECKING:
+    from nodelocal.serve import Server
+
+MAX_REQUEST_OCTETS: Final = 4096
+REQUEST_SECONDS: Final = 10.0
+MAX_DUMPED: Final = 1_000_000
+
+Json = dict[str, Any]
+
+
+class Control:
+    """Answers requests about *server* on the socket at *path*, which only its owner may use."""
+
+    def __init__(self, server: Server, path: Path) -> None:
+        self._server = server
+        self._path = path
+        self._sock: socket.socket | None = None
+
+    def bind(self) -> None:
+        """Make the socket. A socket left behind by a process that is gone is replaced. Raises ConfigError."""
+        place = f"--control {self._path}"
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._remove_dead()
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            mask = os.umask(0o177)
+            try:
+                sock.bind(str(self._path))
+            except OSError:
+                sock.close()
+                raise
+            finally:
+                os.umask(mask)
+            sock.listen(16)
+            sock.setblocking(False)
+            self._sock = sock
+        except OSError as exc:
+            found = "a socket that another process answers at" if exc.errno == errno.EADDRINUSE else exc.strerror
+            raise ConfigError([Problem(place, found or str(exc), "a path where a socket can be made")]) from exc
+
+    def close(self) -> None:
+        """Remove the socket."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+            with suppress(OSError):
+                self._path.unlink()
+
+    async def serve(self) -> NoReturn:
+        """Answer until cancelled."""
+        assert self._sock is not None  # bound before anything runs
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._sock))
+        self._sock = None  # the listener closes it
+        try:
+            await trio.serve_listeners(self._serve_one, [listener])
+        finally:
+            with suppress(OSError):
+                self._path.unlink()
+
+    async def _serve_one(self, stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError), trio.move_on_after(REQUEST_SECONDS):
+            async with stream:
+                request = b""
+                while b"\n" not in request and len(request) < MAX_REQUEST_OCTETS:
+                    chunk = await stream.receive_some(MAX_REQUEST_OCTETS)
+                    if not chunk:
+                        return
+                    request += chunk
+                reply = await self._reply(request)
+                await stream.send_all(json.dumps(reply).encode() + b"\n")
+
+    async def _reply(self, request: bytes) -> Json:
+        try:
+            asked = json.loads(request)
+            match asked["do"]:
+                case "stats":
+                    return self._stats()
+                case "dump":
+                    return {"entries": list(self._dump(_name(asked.get("name"))))}
+                case "flush":
+                    name = _name(asked.get("name"))
+                    self._server.expander.forget()
+                    self._server.front.tick()
+                    return {"flushed": self._server.resolver.cache.flush(name)}
+                case "explain":
+                    name = _name(asked["name"])
+                    assert name is not None  # it was given
+                    return await self._explain(name, rrtype_from_text(asked.get("type", "A")), asked.get("from"))
+            return {"error": f"unknown request {asked['do']!r}"}
+        except (ValueError, KeyError, TypeError, BadName, BadRecord) as exc:
+            return {"error": str(exc)}
+
+    def _remove_dead(self) -> None:
+        try:
+            if not stat.S_ISSOCK(os.lstat(self._path).st_mode):
+                return  # binding there tells what is wrong
+        except OSError:
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            if sock.connect_ex(str(self._path)) == errno.ECONNREFUSED:
+                self._path.unlink()
+
+    # -- the requests -----------------------------------------------------------------------------------------------
+
+    def _stats(self) -> Json:
+        server = self._server
+        server.stats.flush()
+        cache, counts = server.resolver.cache, server.resolver.counts
+        now = trio.current_time()
+        return {
+            "queries": sum(server.stats.requests.values()),
+            "responses": {
+                rcode: sum(count for (_, code, _), count in server.stats.responses.items() if code == rcode)
+                for rcode in sorted({code for _, code, _ in server.stats.responses})
+            },
+            "cache": {
+                "answers": cache.counts[0],
+                "denials": cache.counts[1],
+                "octets": sum(cache.octets),
+                "max_octets": cache.limits.max_octets,
+                "evictions": sum(cache.evictions),
+                "hits": counts.answer_hits
+                + counts.denial_hits
+                + server.stats.table_answers
+                + server.stats.table_denials,
+                "misses": counts.misses,
+                "prefetches": counts.prefetches,
+                "stale": counts.stale,
+            },
+            "search paths": {ending.value: server.expander.endings[ending] for ending in Ending},
+            "upstreams": {
+                group: {
+                    str(upstream): "loops"
+                    if upstream in forwarder.servers.looping
+                    else "backed off from"
+                    if forwarder.servers.is_down(upstream, now)
+                    else "kdns"
+                    if upstream in server.resolver.peers
+                    else "good"
+                    for upstream in forwarder.servers.all(now)
+                }
+                for group, forwarder in server.forwarders.items()
+            },
+            "questions on their way": sum(map(len, server.forwarders.values())),
+            "pods": None if server.pods is None else len(server.pods),
+        }
+
+    def _dump(self, name: Name | None) -> Iterator[Json]:
+        now = trio.current_time()
+        count = 0
+        for key, entry in self._server.resolver.cache.items():
+            qname = Name.trusted(key[:-3])
+            if name is not None and qname != name:
+                continue
+            count += 1
+            if count > MAX_DUMPED:
+                return
+            qtype = key[-3] << 8 | key[-2]
+            yield _described(qname, rrtype_to_text(qtype) if qtype else "any type", entry, now, flags=key[-1])
+
+    async def _explain(self, name: Name, qtype: int, client: str | None) -> Json:
+        server = self._server
+        route = server.routes.of(name)
+        reply: Json = {"name": name.to_text(), "type": rrtype_to_text(qtype)}
+        reply["route"] = None if route is None else _route_text(route.zone, route.servers, route.then)
+        if client is not None and server.pods is not None:
+            pod = server.pods.at(client)
+            where = None if pod is None else f"{pod.namespace.decode()}/{pod.name.decode()}"
+            reply["client"] = f"{client}: " + (
+                "no pod of this node" if pod is None else f"pod {where}, search path {pod.search_path.value}"
+            )
+        walk = server.expander.walk_of(name, lambda: (client or "", 0))
+        over = trio.Event()
+        answers: list[Expanded | Found] = []
+
+        def take(answer: Expanded | Found) -> None:
+            answers.append(answer)
+            over.set()
+
+        if walk is not None:
+            server.expander.expand(walk, qtype, take)
+            await over.wait()
+            expanded = answers[0]
+            assert isinstance(expanded, Expanded)
+            reply["walk"] = _walk_json(walk, expanded.decision)
+            if expanded.decision.ending is not Ending.LITERAL:
+                if expanded.found is not None:
+                    reply["entries"] = _links(expanded.found)
+                return reply
+            over = trio.Event()
+        server.resolver.resolve(name, qtype, take)
+        await over.wait()
+        found = answers[-1]
+        assert isinstance(found, Found)
+        reply["entries"] = _links(found)
+        reply["kept"] = server.resolver.cache.find(name, qtype, do=False, cd=False, now=trio.current_time()) is not None
+        return reply
+
+
+def _name(text: object) -> Name | None:
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise TypeError("a name is text")
+    return Name.from_text(text)
+
+
+def _route_text(zone: Name, servers: str, then: str | None) -> str:
+    text = f"{zone.to_text()} → {servers}"
+    return text if then is None else f"{text}, then {then}"
+
+
+def _walk_json(walk: Walk, decision: Decision) -> Json:
+    return {
+        "prefix": ".".join(label.decode(errors="replace") for label in walk.prefix),
+        "namespace": walk.namespace.decode(errors="replace"),
+        "zone": walk.zone.to_text(),
+        "form": "explicit" if walk.is_explicit else "transparent",
+        "steps": [list(step) for step in decision.steps],
+        "ending": decision.ending.value,
+        "name": None if decision.name is None else decision.name.to_text(),
+        "seconds": round(decision.expires_at - trio.current_time(), 1),
+    }
+
+
+def _links(found: Found) -> list[Json]:
+    now = trio.current_time()
+    return [_described(link.qname, "", link.entry, now, is_stale=link.is_stale) for link in found.links]
+
+
+def _described(qname: Name, qtype: str, entry: Entry, now: float, *, flags: int = 0, is_stale: bool = False) -> Json:
+    answer, authority = entry.sections(qname, entry.remaining(now)) if entry.body else ([], [])
+    return {
+        "name": qname.to_text(),
+        "type": qtype,
+        "flags": [text for bit, text in ((2, "DO"), (1, "CD")) if flags & bit],
+        "rcode": RCODE_TEXT.get(entry.rcode, str(entry.rcode)),
+        "from": entry.server or None,
+        "seconds": round(entry.expires_at - now, 1) if entry.is_kept else None,
+        "stale": is_stale or (entry.is_kept and now >= entry.expires_at),
+        "records": [line.expandtabs(1) for rrset in (*answer, *authority) for line in rrset_to_text(rrset)],
+        "goes on at": None if entry.target is None else entry.target.to_text(),
+    }
+
+
+def request(path: Path, asked: Json, *, seconds: float = REQUEST_SECONDS) -> Json:
+    """Ask the process at *path*; blocks. Raises OSError, ValueError."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(seconds)
+        sock.connect(str(path))
+        sock.sendall(json.dumps(asked).encode() + b"\n")
+        parts = []
+        while part := sock.recv(65_536):
+            parts.append(part)
+    reply = json.loads(b"".join(parts))
+    if not isinstance(reply, dict):
+        raise TypeError("no reply of nodelocal's")
+    return reply

@@ -1,0 +1,479 @@
+"""The walk along a search path, asked for step by step or, where the cluster's DNS is kdns, in one question.
+
+``zones.search`` has the steps and the choice among their outcomes; here they are resolved. What a walk ends at is
+remembered until the first answer that led there ends, so A and AAAA, and every client of the namespace, share one
+decision.
+
+| whether a question is expanded                         |                                                             |
+|--------------------------------------------------------|-------------------------------------------------------------|
+| mode ``off``                                           | never                                                       |
+| mode ``explicit``                                      | the explicit form alone                                     |
+| mode ``transparent``                                   | both forms                                                  |
+| the node's pods are known                              | for a running pod of that namespace alone; in the           |
+|                                                        | transparent form, one whose path is the ordinary one        |
+| the prefix's last label is a Service of the namespace  | not: the client may have meant the name as it stands (kdns  |
+|                                                        | says so)                                                    |
+| ``_port._proto.<service>``                             | not                                                         |
+| a prefix of one label, pods not known                  | not                                                         |
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Final
+
+import cachetools
+import msgspec
+import trio
+
+from kdns.proto import peer
+from kdns.proto.query import NXDOMAIN
+from kdns.proto.tlds import is_public_tld
+from nodelocal.entry import FAILURE, seal
+from nodelocal.pods import NodePods
+from nodelocal.resolver import Found, Link, Resolver
+from nodelocal.route import CLUSTER
+from zones.errors import BadName
+from zones.names import Name, split_labels
+from zones.objects import SearchPath
+from zones.records import CNAME, RRset, SOA
+from zones.search import decide, explicit_walk, Failed, Lost, MARKER, Outcome, transparent_walk, types_of, Walk, Won
+
+log = logging.getLogger(__name__)
+
+MAX_DECISIONS: Final = 8192
+MAX_HIJACKERS: Final = 100
+"""Namespaces that are named like top-level domains and told of in the log."""
+
+MAX_TTL: Final = 30
+"""A decision is looked at again after this many seconds at most: a Service made meanwhile must win."""
+
+
+class Mode(Enum):
+    """Which forms are expanded; the value is what a user writes."""
+
+    TRANSPARENT = "transparent"
+    EXPLICIT = "explicit"
+    OFF = "off"
+
+
+class Ending(Enum):
+    """What a walk came to."""
+
+    WON = "won"
+    LOST = "lost"
+    FAILED = "failed"
+    LITERAL = "literal"
+
+
+class Decision(msgspec.Struct, gc=False):
+    """Where a walk ends: at *name*, or nowhere. ``soa`` is what denies, ``steps`` what was asked, for people.
+
+    ``is_inside`` says that kdns answers for *name* under the walk's explicit form.
+    """
+
+    ending: Ending
+    expires_at: float
+    name: Name | None = None
+    is_inside: bool = False
+    is_nodata: bool = False
+    is_stale: bool = False
+    soa: RRset | None = None
+    steps: tuple[tuple[str, str], ...] = ()
+
+
+class Expanded(msgspec.Struct):
+    """The answer to an expanded question: a decision, and, where it was won, what was found there."""
+
+    decision: Decision
+    found: Found | None = None
+
+
+class Expander:
+    """Walks search paths. *domains* gives the host's own search domains as of now; with *absolute_first* names whose
+    last label is a public top-level domain are tried as they are before anything else."""
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        zones: Sequence[Name],
+        mode: Mode,
+        *,
+        domains: Callable[[], Sequence[Name]] = tuple,
+        pods: NodePods | None = None,
+        absolute_first: bool = False,
+    ) -> None:
+        self.mode = mode
+        self.pods = pods
+        marked = () if mode is Mode.OFF else (MARKER.labels[-1:], *(zone.labels[-1:] for zone in zones))
+        self.endings_of_zones = frozenset(marked)
+        """The last labels of names that may be expanded: most names of the outside world are passed over by them."""
+        self._resolver = resolver
+        self._zones = tuple(zones)
+        self._domains = domains
+        self._absolute_first = absolute_first
+        self._decisions: cachetools.LRUCache[bytes, Decision] = cachetools.LRUCache(MAX_DECISIONS)
+        self._walking: dict[bytes, list[Callable[[Decision], None]]] = {}
+        self.endings: Counter[Ending] = Counter()
+        self.hijacks = 0
+        """Walks that ended at a Service whose namespace is named like a public top-level domain (CVE-2022-2835)."""
+        self._hijackers: set[bytes] = set()
+
+    # -- whether ----------------------------------------------------------------------------------------------------
+
+    def walk_of(self, qname: Name, client: Callable[[], tuple[str, int]]) -> Walk | None:
+        """Return the walk that a client's question stands for, None where it stands for itself."""
+        if self.mode is Mode.OFF:
+            return None
+        pods = self.pods
+        walk = explicit_walk(qname, self._zones)
+        if walk is None and self.mode is Mode.TRANSPARENT:
+            walk = transparent_walk(qname, self._zones, one_label=pods is not None)
+        if walk is None or pods is None:
+            return walk
+        pod = pods.at(client()[0])
+        if pod is None or pod.namespace != walk.namespace:
+            return None
+        if not walk.is_explicit and pod.search_path is not SearchPath.USUAL:
+            return None
+        return walk
+
+    def is_search_element(self, qname: Name) -> bool:
+        """Tell whether *qname* is a search domain of the explicit form itself, or above one: it exists, without
+        data."""
+        if self.mode is Mode.OFF or not qname.is_under(MARKER):
+            return False
+        labels = qname.labels[: len(qname.labels) - len(MARKER.labels)]
+        for zone in self._zones:
+            count = len(labels) - len(zone.labels)
+            if 0 <= count <= 2 and labels[count:] == zone.labels and (count < 2 or labels[0] == b"search"):
+                return True
+        return False
+
+    # -- where it ends ----------------------------------------------------------------------------------------------
+
+    def find(self, walk: Walk, qtype: int, *, do: bool, cd: bool, now: float) -> Decision | None:
+        """Return the decision that is known, if it is."""
+        decision = self._decisions.get(_key(walk, qtype, do=do, cd=cd))
+        return decision if decision is not None and now < decision.expires_at else None
+
+    def expand(
+        self, walk: Walk, qtype: int, callback: Callable[[Expanded], None], *, do: bool = False, cd: bool = False
+    ) -> None:
+        """Have *callback* called once with where *walk* ends and what is there."""
+
+        def decided(decision: Decision) -> None:
+            if decision.ending is not Ending.WON or decision.name is None:
+                callback(Expanded(decision))
+                return
+            name, question = decision.name, walk.question
+
+            def resolve() -> None:
+                self._resolver.resolve(name, qtype, lambda found: callback(Expanded(decision, found)), do=do, cd=cd)
+
+            if not decision.is_inside or question is None:
+                resolve()
+                return
+
+            def replied(found: Found) -> None:
+                behind = _behind_alias(question, found, qtype)
+                if behind is None:
+                    resolve()
+                else:
+                    callback(Expanded(decision, behind))
+
+            forwarder = self._resolver.forwarders[CLUSTER]
+            self._resolver.ask_peers(question, qtype, replied, forwarder=forwarder, do=do, cd=cd)
+
+        self.decide(walk, qtype, decided, do=do, cd=cd)
+
+    def decide(
+        self, walk: Walk, qtype: int, callback: Callable[[Decision], None], *, do: bool = False, cd: bool = False
+    ) -> None:
+        """Have *callback* called once with where *walk* ends for questions of *qtype*."""
+        key = _key(walk, qtype, do=do, cd=cd)
+        now = trio.current_time()
+        decision = self._decisions.get(key)
+        if decision is not None and now < decision.expires_at:
+            callback(decision)
+            return
+        waiting = self._walking.get(key)
+        if waiting is not None:
+            waiting.append(callback)
+            return
+        self._walking[key] = [callback]
+
+        def end(decision: Decision) -> None:
+            self.endings[decision.ending] += 1
+            if decision.ending is not Ending.FAILED:
+                self._decisions[key] = decision
+            if decision.ending is Ending.WON and decision.name == _in_namespace_typed(walk):
+                self._note_hijack(walk.tld)
+            for waiter in self._walking.pop(key, ()):
+                waiter(decision)
+
+        _Walking(self, walk, qtype, end, do=do, cd=cd).start()
+
+    def _note_hijack(self, namespace: bytes) -> None:
+        if not is_public_tld(namespace):
+            return
+        self.hijacks += 1
+        if namespace not in self._hijackers and len(self._hijackers) < MAX_HIJACKERS:
+            self._hijackers.add(namespace)
+            log.warning(
+                "namespace %s is named like a public top-level domain: pods find names that end so in it first",
+                namespace.decode(errors="replace"),
+            )
+
+    def forget(self) -> None:
+        """Forget every decision."""
+        self._decisions.clear()
+
+
+def _behind_alias(question: Name, found: Found, qtype: int) -> Found | None:
+    """Return what kdns answered to the explicit form without its own alias: an entry of the name found.
+
+    None where it has no alias any more: the cluster changed meanwhile.
+    """
+    first, *rest = found.links
+    entry = first.entry
+    if entry.is_failure:
+        return found
+    answer, authority = entry.sections(first.qname, entry.ttl)
+    alias = next((rrset for rrset in answer if rrset.rtype == CNAME and rrset.owner == question), None)
+    if alias is None:
+        return None
+    name = Name.trusted(alias.rdatas[0])
+    sealed = seal(
+        name,
+        qtype,
+        rcode=entry.rcode,
+        answer=[rrset for rrset in answer if rrset is not alias],
+        authority=authority,
+        is_denial=entry.is_denial,
+        target=entry.target,
+        server=entry.server,
+    )
+    sealed.ttl, sealed.expires_at = entry.ttl, entry.expires_at
+    return Found((Link(name, sealed, first.is_stale), *rest))
+
+
+def _in_namespace_typed(walk: Walk) -> Name | None:
+    """Return the step that takes the last label typed for a namespace."""
+    if len(walk.prefix) < 2 or walk.tld == walk.namespace:
+        return None
+    wanted = len(walk.prefix) + 1 + len(walk.zone.labels)
+    return next((name for name in walk.inside if len(name.labels) == wanted), None)
+
+
+class _Walking:
+    """One walk under way."""
+
+    def __init__(
+        self, owner: Expander, walk: Walk, qtype: int, end: Callable[[Decision], None], *, do: bool, cd: bool
+    ) -> None:
+        self._owner = owner
+        self._resolver = owner._resolver
+        self._walk = walk
+        self._qtype = qtype
+        self._end = end
+        self._do = do
+        self._cd = cd
+        self._steps: list[tuple[str, str]] = []
+        self._expires_at = trio.current_time() + MAX_TTL
+        self._is_nodata = False
+        self._is_stale = False
+        self._soa: RRset | None = None
+        outside = walk.outside(owner._domains())
+        absolute_first = owner._absolute_first and len(walk.prefix) > 1 and is_public_tld(walk.tld)
+        self._first = outside[-1:] if absolute_first else ()
+        self._outside = list(outside[:-1] if self._first else outside)
+
+    def start(self) -> None:
+        """Begin."""
+        if self._first:
+            self._pair(self._first[0], self._first_is_over)
+        else:
+            self._inside()
+
+    def _first_is_over(self, outcome: Outcome) -> None:
+        if not self._is_over(self._first[0], outcome):
+            self._inside()
+
+    # -- inside the cluster -----------------------------------------------------------------------------------------
+
+    def _inside(self) -> None:
+        forwarder = self._resolver.forwarders.get(CLUSTER)
+        question = self._walk.question
+        if forwarder is not None and question is not None and self._resolver.peers:
+            servers = forwarder.servers.in_order(trio.current_time())
+            if servers and servers[0] in self._resolver.peers:
+                self._resolver.ask_peers(
+                    question, self._qtype, self._peer_replied, forwarder=forwarder, do=self._do, cd=self._cd
+                )
+                return
+        self._inside_step_by_step()
+
+    def _peer_replied(self, found: Found) -> None:
+        entry = found.links[0].entry
+        question = self._walk.question
+        if entry.note is None and question is not None and entry is not FAILURE:  # another server answers there now
+            self._inside_step_by_step()
+            return
+        if entry.is_failure or question is None or entry.note is None:
+            self._note_step(question or self._walk.zone, Outcome.FAILED)
+            self._end(self._decision(Ending.FAILED))
+            return
+        self._expires_at = min(self._expires_at, entry.expires_at)
+        answer, authority = entry.sections(found.links[0].qname, entry.ttl)
+        alias = next((rrset for rrset in answer if rrset.rtype == CNAME and rrset.owner == question), None)
+        if alias is not None:
+            name = Name.trusted(alias.rdatas[0])
+            self._note_step(name, Outcome.DATA)
+            self._end(self._decision(Ending.WON, name, is_inside=True))
+            return
+        if entry.note & peer.LITERAL and not self._walk.is_explicit:
+            self._steps.append((question.to_text(), "literal"))
+            self._end(self._decision(Ending.LITERAL))
+            return
+        self._take_soa(authority)
+        self._is_stale |= found.is_stale
+        outcome = Outcome.NXDOMAIN if entry.rcode == NXDOMAIN else Outcome.NODATA
+        self._is_nodata |= outcome is Outcome.NODATA
+        self._note_step(question, outcome)
+        self._next_outside()
+
+    def _inside_step_by_step(self) -> None:
+        names = self._walk.inside
+        outcomes: list[Outcome | None] = [None] * len(names)
+        is_over = False
+
+        def take(index: int, outcome: Outcome) -> None:
+            nonlocal is_over
+            if is_over:
+                return
+            outcomes[index] = outcome
+            decision = decide(outcomes)
+            if decision is None:
+                return
+            is_over = True
+            for name, known in zip(names, outcomes, strict=True):
+                if known is not None:
+                    self._note_step(name, known)
+            match decision:
+                case Won(won):
+                    self._end(self._decision(Ending.WON, names[won]))
+                case Failed():
+                    self._end(self._decision(Ending.FAILED))
+                case Lost(is_nodata):
+                    self._is_nodata |= is_nodata
+                    self._next_outside()
+
+        if not names:
+            self._next_outside()
+        for index, name in enumerate(names):
+            self._pair(name, lambda outcome, index=index: take(index, outcome))  # type: ignore[misc]
+
+    # -- outside ----------------------------------------------------------------------------------------------------
+
+    def _next_outside(self) -> None:
+        if not self._outside:
+            self._end(self._decision(Ending.LOST))
+            return
+        name = self._outside.pop(0)
+        if self._resolver.routes.of(name) is None:
+            self._note_step(name, Outcome.NXDOMAIN)  # nobody speaks for it
+            self._next_outside()
+            return
+
+        def over(outcome: Outcome) -> None:
+            if not self._is_over(name, outcome):
+                self._next_outside()
+
+        self._pair(name, over)
+
+    def _is_over(self, name: Name, outcome: Outcome) -> bool:
+        self._note_step(name, outcome)
+        match outcome:
+            case Outcome.DATA:
+                self._end(self._decision(Ending.WON, name))
+                return True
+            case Outcome.FAILED:
+                self._end(self._decision(Ending.FAILED))
+                return True
+            case Outcome.NODATA:
+                self._is_nodata = True
+            case Outcome.NXDOMAIN:
+                pass
+        return False
+
+    # -- one step -----------------------------------------------------------------------------------------------------
+
+    def _pair(self, name: Name, callback: Callable[[Outcome], None]) -> None:
+        """Resolve one step: both address types, the second only where the first does not decide."""
+        types = list(types_of(self._qtype))
+        exists = False
+
+        def take(found: Found) -> None:
+            nonlocal exists
+            entry = found.last
+            if entry.is_failure:
+                callback(Outcome.FAILED)
+                return
+            self._expires_at = min(self._expires_at, found.expires_at)
+            self._is_stale |= found.is_stale
+            if not entry.is_denial:
+                callback(Outcome.DATA)
+                return
+            self._take_soa(entry.sections(found.links[-1].qname, entry.remaining(trio.current_time()))[1])
+            exists |= entry.rcode != NXDOMAIN
+            if exists and types:
+                self._resolver.resolve(name, types.pop(0), take, do=self._do, cd=self._cd)
+            else:
+                callback(Outcome.NODATA if exists else Outcome.NXDOMAIN)
+
+        self._resolver.resolve(name, types.pop(0), take, do=self._do, cd=self._cd)
+
+    def _take_soa(self, authority: Sequence[RRset]) -> None:
+        """Keep the first SOA, which is that of the step asked first, under a name that the question lies below."""
+        if self._soa is not None:
+            return
+        walk = self._walk
+        for rrset in authority:
+            if rrset.rtype == SOA:
+                owner = walk.zone
+                if walk.is_explicit:
+                    try:
+                        owner = Name((*split_labels(walk.zone.wire), *MARKER.labels))
+                    except BadName:
+                        owner = MARKER
+                self._soa = RRset(owner, SOA, rrset.ttl, rrset.rdatas)
+
+    def _note_step(self, name: Name, outcome: Outcome) -> None:
+        self._steps.append((name.to_text(), outcome.value))
+
+    def _decision(self, ending: Ending, name: Name | None = None, *, is_inside: bool = False) -> Decision:
+        now = trio.current_time()
+        if self._is_stale:  # looked at again soon; an answer from it says that it is stale
+            self._expires_at = max(self._expires_at, now + 1)
+        return Decision(
+            ending,
+            self._expires_at,
+            name,
+            is_inside,
+            self._is_nodata,
+            self._is_stale,
+            self._soa,
+            tuple(self._steps),
+        )
+
+
+def _key(walk: Walk, qtype: int, *, do: bool, cd: bool) -> bytes:
+    """Return what walks with the same end share; A and AAAA are one."""
+    kind = min(types_of(qtype))
+    prefix = b".".join(walk.prefix).lower()
+    flags = bytes((kind >> 8, kind & 255, do << 2 | cd << 1 | walk.is_explicit))
+    return b"\0".join((walk.zone.key, walk.namespace, prefix)) + flags

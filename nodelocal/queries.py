@@ -1,0 +1,353 @@
+"""Between the listeners and the resolver: the query boundary, the table of finished answers, counting, logging.
+
+| a query                                     | what happens                                                           |
+|---------------------------------------------|------------------------------------------------------------------------|
+| in the table of finished answers            | the stored answer; the table is emptied once a second, so TTLs hold    |
+| over its client's share                     | TC over UDP (``nodelocal.fairness``)                                   |
+| not readable, or refused whatever its name  | as ``kdns.proto.refusal`` has it                                       |
+| ANY                                         | HINFO "RFC8482" (RFC 8482 section 4.2)                                 |
+| a probe of ours that came back              | REFUSED, and its upstream is not asked any more (``nodelocal.loops``)  |
+| the first step of a search path             | what the whole path ends at (``nodelocal.expand``)                     |
+| anything else                               | the cache, then the upstreams (``nodelocal.resolver``)                 |
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Final
+
+import trio
+
+from kdns.admin.logs import QueryLog
+from kdns.admin.stats import QueryStats
+from kdns.errors import WireError
+from kdns.net.handler import Client, Deliver, Later
+from kdns.proto.label import Label, Labels
+from kdns.proto.query import MAX_UDP_OCTETS, NOERROR, NXDOMAIN, Query, read_query, REFUSED, SERVFAIL, Transport
+from kdns.proto.refusal import refusal
+from kdns.proto.response import make_bare, make_response
+from kdns.proto.table import AnswerTable
+from kdns.proto.table import Entry as Finished
+from nodelocal import answers
+from nodelocal.expand import Ending, Expanded, Expander
+from nodelocal.fairness import Fairness
+from nodelocal.loops import LoopGuard
+from nodelocal.resolver import Found, Link, Resolver
+from nodelocal.route import Route
+from zones.records import ANY, IN, OPT, RRset
+from zones.search import Walk
+
+log = logging.getLogger(__name__)
+
+MAX_TABLE_OCTETS: Final = {Transport.UDP: 12 * 2**20, Transport.TCP: 4 * 2**20}
+"""Memory for the finished answers of one second."""
+
+MAX_OWN: Final = 8192
+"""Finished answers of one second that are for the clients of one namespace alone."""
+
+_FIRST_ODD_TYPE: Final = 249
+"""From TKEY on come the types that ask for something else than records."""
+
+HINFO: Final = 13
+RFC8482: Final = b"\x07RFC8482\0"
+RFC8482_TTL: Final = 3600
+
+SETTLED_SECONDS: Final = 1.0
+"""Only answers that live for longer than the table itself are stored in it."""
+
+
+class Front:
+    """What all handlers of the program share."""
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        expander: Expander,
+        guard: LoopGuard,
+        stats: QueryStats,
+        query_log: QueryLog | None = None,
+        fairness: Fairness | None = None,
+    ) -> None:
+        self.resolver = resolver
+        self.expander = expander
+        self.guard = guard
+        self.stats = stats
+        self.query_log = query_log
+        self.fairness = fairness
+        self.labels = Labels()
+        self.tables = {transport: AnswerTable(max_octets=octets) for transport, octets in MAX_TABLE_OCTETS.items()}
+        self.own: dict[tuple[bytes, Transport, bytes], tuple[tuple[bytes, ...], Label]] = {}
+        self.expanded = 0
+        """Questions answered under another name than asked for."""
+        self._turn = 0
+
+    def tick(self) -> None:
+        """Once a second: what was finished is made anew, with smaller TTLs."""
+        for table in self.tables.values():
+            table.clear()
+        self.own.clear()
+
+    def handler(self, transport: Transport, family: int) -> Handler:
+        """Return what answers on one listener."""
+        return Handler(self, transport, family)
+
+    def pick(self, tails: tuple[bytes, ...]) -> bytes:
+        """Return one of the orders of an answer, another each time."""
+        if len(tails) == 1:
+            return tails[0]
+        self._turn += 1
+        return tails[self._turn % len(tails)]
+
+
+class Handler:
+    """Answers messages of one transport and family (``kdns.net.handler.Handler``)."""
+
+    def __init__(self, front: Front, transport: Transport, family: int) -> None:
+        self._front = front
+        self.resolver = front.resolver
+        self._transport = transport
+        self._proto = transport.value
+        self._family = str(1 if family == 4 else 2)  # CoreDNS's numbers for IPv4 and IPv6
+        self._table = front.tables[transport]
+        is_direct = front.query_log is None and front.fairness is None
+        self.find: Callable[[bytes], Finished | None] = self._table.find if is_direct else _nothing
+        self._find_kept = self._table.find
+
+    def respond(self, wire: bytes, client: Client) -> bytes | Later | None:
+        """Return the tail for a message, now or later; one that breaks us costs that message alone."""
+        began = perf_counter()
+        try:
+            return self._respond(wire, client, began)
+        except Exception:  # noqa: BLE001 - told and counted there
+            return self.broken(wire, client, began)
+
+    def count(self, hits: Sequence[Finished], seconds: float) -> None:
+        """Count what ``find`` answered."""
+        self._front.stats.hits(self._proto, self._family, hits, seconds)
+
+    def _respond(self, wire: bytes, client: Client, began: float) -> bytes | Later | None:
+        front = self._front
+        fairness = front.fairness
+        if fairness is not None:
+            is_within = fairness.takes(client()[0], trio.current_time())
+            if not is_within and self._transport is Transport.UDP:
+                return self._limited(wire, client, began)
+        key = wire[2:]
+        finished = self._table.find_again(key) or self._find_kept(key)
+        if finished is not None:
+            assert isinstance(finished.sort.label, Label)  # what is stored below
+            return self._done(wire, finished.next(), finished.sort.label, client, began)
+        try:
+            query = read_query(wire, self._transport)
+        except WireError as exc:
+            if exc.rcode_hint is None:
+                front.stats.miss(self._proto, self._family, None, request=len(wire), tail=None, seconds=0.0)
+                return None
+            return self._done(wire, make_bare(wire, exc.rcode_hint, ra=True), None, client, began)
+        qtype = query.qtype
+        if qtype >= _FIRST_ODD_TYPE or qtype == OPT or query.qclass != IN or query.signed is not None or query.edns:
+            tail = self._oddly(query)
+            if tail is not None:
+                return self._plainly(wire, query, tail, "", client, began)
+        qname = query.qname
+        route = front.resolver.routes.of(qname)
+        if len(qname.labels) == 2 and front.guard.is_probe(qname):
+            route = None
+        if qname.labels[-1:] in front.expander.endings_of_zones:
+            walk = front.expander.walk_of(qname, client)
+            if walk is not None:
+                return self._expand(wire, query, walk, client, began)
+            if front.expander.is_search_element(qname):
+                tail = answers.denied(query, None, rcode=NOERROR)
+                return self._plainly(wire, query, tail, "", client, began)
+        if route is None:
+            tail = make_response(query, rcode=REFUSED, ra=True)[0]
+            return self._plainly(wire, query, tail, "", client, began)
+        return self._resolve(wire, query, route, client, began)
+
+    @staticmethod
+    def _oddly(query: Query) -> bytes | None:
+        """Return the response to what is refused or answered whatever its name, None for any other query."""
+        if (refused := refusal(query, ra=True)) is not None:
+            return refused[1]
+        if query.qtype == ANY:
+            hinfo = RRset(query.qname, HINFO, RFC8482_TTL, (RFC8482,))
+            return make_response(query, rcode=NOERROR, answer=(hinfo,), ra=True)[0]
+        return None
+
+    # -- as asked ---------------------------------------------------------------------------------------------------
+
+    def _resolve(self, wire: bytes, query: Query, route: Route, client: Client, began: float) -> bytes | Later:
+        edns = query.edns
+        do = edns is not None and edns.do
+        cd = query.checking_disabled
+        now = trio.current_time()
+        entry = self._front.resolver.find(query.qname, query.qtype, route, do=do, cd=cd, now=now)
+        if entry is not None:
+            found = Found((Link(query.qname, entry),))
+            return self.answer(wire, query, route, found, now, client, began)
+        return _Waiting(self, wire, query, route, self._sender(client), began)
+
+    def answer(
+        self, wire: bytes, query: Query, route: Route, found: Found, now: float, client: Client, began: float
+    ) -> bytes:
+        """Return the response of what was found, and store it if it is good for a while."""
+        front = self._front
+        tails = answers.plain(query, found, now)
+        label = front.labels.of(route.text, query, tails[0][1] & 15)
+        if found.expires_at - now >= SETTLED_SECONDS and not found.is_stale:
+            self._store(wire, tails, label)
+        return self._done(wire, tails[0] if len(tails) == 1 else front.pick(tails), label, client, began)
+
+    def broken(self, wire: bytes, client: Client, began: float) -> bytes:
+        """Return SERVFAIL for a query that broke us, from within the handling of the exception."""
+        log.exception("a query of %d octets: %s", len(wire), wire[:512].hex())
+        self._front.stats.panics += 1
+        return self._done(wire, make_bare(wire, SERVFAIL, ra=True), None, client, began)
+
+    # -- by the search path -------------------------------------------------------------------------------------------
+
+    def _expand(self, wire: bytes, query: Query, walk: Walk, client: Client, began: float) -> bytes | Later:
+        front = self._front
+        do = query.edns is not None and query.edns.do
+        cd = query.checking_disabled
+        namespace = walk.namespace if front.expander.pods is not None else None
+        if namespace is not None:
+            known = front.own.get((namespace, self._transport, wire[2:]))
+            if known is not None:
+                return self._done(wire, front.pick(known[0]), known[1], client, began)
+        sender = self._sender(client)
+        replies: list[bytes] = []
+        waiting: list[Deliver] = []
+
+        def deliver(tail: bytes | None) -> None:
+            if waiting:
+                waiting[0](tail)
+            elif tail is not None:
+                replies.append(tail)
+
+        def take(expanded: Expanded) -> None:
+            if expanded.decision.ending is Ending.LITERAL:
+                route = front.resolver.routes.of(query.qname)
+                assert route is not None  # the cluster's, which said so
+                waiting_plainly = _Waiting(self, wire, query, route, sender, began)
+                waiting_plainly(deliver)
+                return
+            now = trio.current_time()
+            tails, lives = self._tails(query, expanded, now)
+            label = front.labels.of(walk.zone.to_text(), query, tails[0][1] & 15)
+            if lives >= SETTLED_SECONDS:
+                if namespace is None:
+                    self._store(wire, tails, label)
+                elif len(front.own) < MAX_OWN:
+                    front.own[namespace, self._transport, wire[2:]] = tails, label
+            deliver(self._done(wire, front.pick(tails), label, sender, began))
+
+        def guarded(expanded: Expanded) -> None:
+            try:
+                take(expanded)
+            except Exception:  # noqa: BLE001 - told and counted there
+                deliver(self.broken(wire, sender, began))
+
+        front.expander.expand(walk, query.qtype, guarded, do=do, cd=cd)
+        return replies[0] if replies else waiting.append
+
+    def _tails(self, query: Query, expanded: Expanded, now: float) -> tuple[tuple[bytes, ...], float]:
+        """Return the response and the seconds that it is good for; 0: not to be stored."""
+        decision, found = expanded.decision, expanded.found
+        left = max(0.0, decision.expires_at - now)
+        ttl = max(0, int(decision.expires_at) - int(now))
+        if decision.ending is Ending.FAILED or (decision.ending is Ending.WON and found is None):
+            return (answers.failed(query, "a step of the search path failed"),), 0
+        if found is not None and decision.name is not None:
+            if decision.name != query.qname and not found.last.is_failure:
+                self._front.expanded += 1
+            tails = answers.expanded(query, decision.name, found, now, ttl=ttl)
+            is_fit = not found.is_stale and not found.last.is_failure
+            return tails, min(left, found.expires_at - now) if is_fit else 0
+        rcode = NOERROR if decision.is_nodata else NXDOMAIN
+        soa = decision.soa
+        if soa is not None:
+            soa = RRset(soa.owner, soa.rtype, min(soa.ttl, ttl), soa.rdatas)
+        return (answers.denied(query, soa, rcode=rcode, is_stale=decision.is_stale),), left
+
+    # -- bookkeeping --------------------------------------------------------------------------------------------------
+
+    def _store(self, wire: bytes, tails: tuple[bytes, ...], label: Label) -> None:
+        key = wire[2:]
+        if len(key) <= MAX_UDP_OCTETS and self._table.wants(key):
+            self._table.store(key, tails, (), label)
+
+    def _limited(self, wire: bytes, client: Client, began: float) -> bytes | None:
+        try:
+            query = read_query(wire, self._transport)
+        except WireError as exc:
+            if exc.rcode_hint is None:
+                return None
+            return self._done(wire, make_bare(wire, exc.rcode_hint, ra=True), None, client, began)
+        tail = make_response(query, rcode=NOERROR, ra=True, flags=0x0200)[0]
+        return self._plainly(wire, query, tail, "", client, began)
+
+    def _plainly(self, wire: bytes, query: Query, tail: bytes, zone: str, client: Client, began: float) -> bytes:
+        return self._done(wire, tail, self._front.labels.of(zone, query, tail[1] & 15), client, began)
+
+    def _done(self, wire: bytes, tail: bytes, label: Label | None, client: Client, began: float) -> bytes:
+        front = self._front
+        seconds = perf_counter() - began
+        front.stats.miss(self._proto, self._family, label, request=len(wire), tail=tail, seconds=seconds)
+        if front.query_log is not None:
+            front.query_log.note(wire, tail, client(), self._transport, seconds)
+        return tail
+
+    def _sender(self, client: Client) -> Client:
+        """Return what tells the client after this call, too; only a log wants to know."""
+        if self._front.query_log is None:
+            return _nobody
+        sender = client()
+        return lambda: sender
+
+
+class _Waiting:
+    """A query that waits for its answer (``kdns.net.handler.Later``)."""
+
+    __slots__ = ("_began", "_client", "_deliver", "_handler", "_query", "_route", "_wire")
+
+    def __init__(self, handler: Handler, wire: bytes, query: Query, route: Route, client: Client, began: float) -> None:
+        self._handler = handler
+        self._wire = wire
+        self._query = query
+        self._route = route
+        self._client = client
+        self._began = began
+
+    def __call__(self, deliver: Deliver) -> None:
+        """Ask, and deliver when the answer is there."""
+        self._deliver = deliver
+        query = self._query
+        edns = query.edns
+        self._handler.resolver.resolve(
+            query.qname, query.qtype, self._take, do=edns is not None and edns.do, cd=query.checking_disabled
+        )
+
+    def _take(self, found: Found) -> None:
+        wire, client, began = self._wire, self._client, self._began
+        try:
+            tail = self._handler.answer(wire, self._query, self._route, found, trio.current_time(), client, began)
+        except Exception:  # noqa: BLE001 - told and counted there
+            tail = self._handler.broken(wire, client, began)
+        self._deliver(tail)
+
+
+def _nothing(_: bytes) -> None:
+    return None
+
+
+def _nobody() -> tuple[str, int]:
+    return "", 0
+
+
+def plugin_of(label: Label) -> str:
+    """Return the name that CoreDNS's metrics have for what answered."""
+    return "forward" if label.zone and label.rcode != REFUSED else ""

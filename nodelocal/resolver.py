@@ -1,0 +1,296 @@
+"""From a question to an answer: the cache first, then the upstreams of its route, then stale answers.
+
+| the cache has                         | what happens                                                               |
+|---------------------------------------|----------------------------------------------------------------------------|
+| a fresh entry                         | it is the answer; one asked for often and about to end is renewed beside   |
+| a stale one, asking failed lately     | it is the answer, stale                                                    |
+| a stale one                           | the upstreams are asked; after ``STALE_SECONDS``, or when they fail, the   |
+|                                       | stale one is the answer                                                    |
+| a failure                             | there is no answer, and nobody is asked                                    |
+| nothing                               | the upstreams are asked                                                    |
+
+An answer that goes on at a name of another route is followed there, ``MAX_LINKS`` times at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+import trio
+
+from kdns.proto import peer
+from kdns.proto.query import NXDOMAIN, REFUSED
+from kdns.upstream.forwarder import Forwarder
+from kdns.upstream.question import Question
+from kdns.upstream.servers import Server
+from kdns.upstream.timers import Timers
+from nodelocal.cache import Cache, key_of, RECHECK_SECONDS
+from nodelocal.entry import Entry, FAILURE
+from nodelocal.reply import read_reply
+from nodelocal.route import Route, Routes
+from zones.names import Name
+
+STALE_SECONDS: Final = 1.8
+"""RFC 8767 section 5: the client response timer."""
+
+MAX_LINKS: Final = 10
+
+
+class Link(msgspec.Struct, frozen=True, gc=False):
+    """One entry of an answer, the name that it answers, and whether its time is up."""
+
+    qname: Name
+    entry: Entry
+    is_stale: bool = False
+
+
+class Found(msgspec.Struct, frozen=True, gc=False):
+    """An answer: the entries along its alias chain, of which the last decides."""
+
+    links: tuple[Link, ...]
+
+    @property
+    def last(self) -> Entry:
+        """The entry at the chain's end."""
+        return self.links[-1].entry
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether any of it is."""
+        return any(link.is_stale for link in self.links)
+
+    @property
+    def expires_at(self) -> float:
+        """When the first of it ends."""
+        return min(link.entry.expires_at for link in self.links)
+
+
+Callback = Callable[[Found], None]
+_Taker = Callable[[Entry, bool], None]
+
+
+class Counts:
+    """What the resolver did, for metrics."""
+
+    def __init__(self) -> None:
+        self.answer_hits = 0
+        self.denial_hits = 0
+        self.misses = 0
+        self.prefetches = 0
+        self.stale = 0
+        self.failures_served = 0
+
+
+class Resolver:
+    """Answers questions by *routes*, whose groups of servers are asked by *forwarders*."""
+
+    def __init__(
+        self, cache: Cache, routes: Routes, forwarders: Mapping[str, Forwarder[Entry]], timers: Timers
+    ) -> None:
+        self.cache = cache
+        self.routes = routes
+        self.forwarders = forwarders
+        self.timers = timers
+        self.counts = Counts()
+        self.peers: set[Server] = set()
+        """The servers that said that they are kdns."""
+
+    # -- questions ------------------------------------------------------------------------------------------------
+
+    def find(self, qname: Name, qtype: int, route: Route, *, do: bool, cd: bool, now: float) -> Entry | None:
+        """Return a fresh entry that is a whole answer, without asking anybody."""
+        entry = self.cache.find(qname, qtype, do=do, cd=cd, now=now)
+        if entry is None or now >= entry.expires_at or entry.target is not None:
+            return None
+        self.hit(qname, qtype, entry, route, do=do, cd=cd, now=now)
+        return entry
+
+    def resolve(self, qname: Name, qtype: int, callback: Callback, *, do: bool = False, cd: bool = False) -> None:
+        """Have *callback* called once with the answer, perhaps before this returns; a failure is an entry too."""
+        route = self.routes.of(qname)
+        if route is None:
+            callback(Found((Link(qname, FAILURE),)))
+            return
+        _Lookup(self, qname, qtype, do, cd, self.forwarders[route.servers], route, callback).start()
+
+    def ask_peers(
+        self, qname: Name, qtype: int, callback: Callback, *, forwarder: Forwarder[Entry], do: bool, cd: bool
+    ) -> None:
+        """Resolve a name of the explicit form, of kdns alone: no other server ever sees it."""
+        servers = [server for server in forwarder.servers.in_order(trio.current_time()) if server in self.peers]
+        _Lookup(self, qname, qtype, do, cd, forwarder, None, callback, servers).start()
+
+    def hit(
+        self, qname: Name, qtype: int, entry: Entry, route: Route | None, *, do: bool, cd: bool, now: float
+    ) -> None:
+        """Count a fresh entry, and renew it if it is asked for often and about to end."""
+        counts = self.counts
+        if entry.is_denial:
+            counts.denial_hits += 1
+        else:
+            counts.answer_hits += 1
+        if self.cache.should_prefetch(entry, now) and route is not None:
+            counts.prefetches += 1
+            entry.hits = 0
+            _Lookup(self, qname, qtype, do, cd, self.forwarders[route.servers], route, _nobody).ask()
+
+    def read(self, wire: bytes, question: Question, server: Server) -> Entry:
+        """Read a reply and keep what it is worth; raises WireError. Called once, however many wait for it."""
+        qname, options = question.qname, question.options
+        route = question.context if isinstance(question.context, Route) else None
+        entry = read_reply(wire, question, self._speaks_for(route, is_peer=bool(options)), str(server))
+        if options:
+            if entry.note is not None:
+                self.peers.add(server)
+            elif not entry.is_failure:
+                self.peers.discard(server)
+            if route is not None and route.then is not None and passes_on(entry):
+                return entry  # what is kept of a reverse name is what the upstreams say
+        self.cache.put(qname, question.qtype, entry, do=question.do, cd=question.cd, now=trio.current_time())
+        return entry
+
+    def _speaks_for(self, route: Route | None, *, is_peer: bool) -> Callable[[Name], bool]:
+        """Return what tells whether the server of a reply may speak for a name."""
+        if route is None and is_peer:  # the explicit form: names of the cluster
+            return self._is_cluster
+        return lambda name: self.routes.of(name) is route
+
+    def _is_cluster(self, name: Name) -> bool:
+        route = self.routes.of(name)
+        return route is not None and route.is_cluster
+
+
+def passes_on(entry: Entry) -> bool:
+    """Tell whether what the cluster says of a reverse name leaves it to the upstreams."""
+    return entry.is_nxdomain or entry.rcode == REFUSED
+
+
+class _Lookup:
+    """One question being resolved: from the cache, by upstreams, stale; then along the aliases that it leads to.
+
+    *route* None is the explicit form, asked of *servers* alone.
+    """
+
+    __slots__ = (
+        "_callback", "_cd", "_denial", "_do", "_forwarder", "_links", "_qname", "_qtype", "_resolver", "_route",
+        "_servers", "_stale",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        qname: Name,
+        qtype: int,
+        do: bool,
+        cd: bool,
+        forwarder: Forwarder[Entry],
+        route: Route | None,
+        callback: Callback,
+        servers: Sequence[Server] | None = None,
+    ) -> None:
+        self._resolver = resolver
+        self._qname = qname
+        self._qtype = qtype
+        self._do = do
+        self._cd = cd
+        self._forwarder = forwarder
+        self._route = route
+        self._callback: Callback | None = callback
+        self._servers = servers
+        self._links: tuple[Link, ...] = ()
+        self._stale: Entry | None = None
+        self._denial: Entry | None = None
+
+    def start(self) -> None:
+        """Look into the cache, and ask if it has no answer."""
+        resolver = self._resolver
+        cache = resolver.cache
+        now = trio.current_time()
+        entry = cache.find(self._qname, self._qtype, do=self._do, cd=self._cd, now=now)
+        if entry is None:
+            if cache.has_failures and cache.has_failed(self._key, now):
+                resolver.counts.failures_served += 1
+                self._take(FAILURE)
+                return
+        elif now < entry.expires_at:
+            resolver.hit(self._qname, self._qtype, entry, self._route, do=self._do, cd=self._cd, now=now)
+            self._take(entry)
+            return
+        elif now < entry.retry_at:
+            self._take_stale(entry)
+            return
+        else:
+            self._stale = entry
+            resolver.timers.call_at(now + STALE_SECONDS, self._patience_ends)
+        resolver.counts.misses += 1
+        self.ask()
+
+    def ask(self) -> None:
+        """Ask the upstreams, whatever the cache has."""
+        route = self._route
+        options = peer.HELLO if route is None or route.is_cluster else b""
+        question = Question(self._qname, self._qtype, self._do, self._cd, options, route)
+        self._forwarder.ask(question, self._replied, servers=self._servers)
+
+    @property
+    def _key(self) -> bytes:
+        return key_of(self._qname, self._qtype, do=self._do, cd=self._cd)
+
+    def _replied(self, entry: Entry | None) -> None:
+        route = self._route
+        if entry is not None and route is not None and route.then is not None and passes_on(entry):
+            self._denial = entry if entry.rcode == NXDOMAIN else None
+            question = Question(self._qname, self._qtype, self._do, self._cd, b"", route)
+            self._resolver.forwarders[route.then].ask(question, self._ended)
+            return
+        self._ended(entry)
+
+    def _ended(self, entry: Entry | None) -> None:
+        if entry is None or entry.is_failure:
+            resolver = self._resolver
+            now = trio.current_time()
+            if self._denial is not None:
+                entry = self._denial  # the cluster's word stands where the upstreams have none
+                resolver.cache.put(self._qname, self._qtype, entry, do=self._do, cd=self._cd, now=now)
+            else:
+                resolver.cache.fail(self._key, now)
+                entry = entry or FAILURE
+                if self._stale is not None:
+                    self._stale.retry_at = now + RECHECK_SECONDS
+                    if self._callback is not None:
+                        self._take_stale(self._stale)
+                    return
+        if self._callback is not None:
+            self._take(entry)
+
+    def _patience_ends(self) -> None:
+        if self._callback is not None and self._stale is not None:
+            self._take_stale(self._stale)
+
+    def _take_stale(self, entry: Entry) -> None:
+        self._resolver.counts.stale += 1
+        self._take(entry, is_stale=True)
+
+    def _take(self, entry: Entry, *, is_stale: bool = False) -> None:
+        """Hand the answer over, or go on at the name that it leads to."""
+        callback, self._callback = self._callback, None
+        assert callback is not None  # nobody is answered twice: both ways here look first
+        links = (*self._links, Link(self._qname, entry, is_stale))
+        target = entry.target
+        if target is None:
+            callback(Found(links))
+            return
+        route = self._resolver.routes.of(target)
+        if route is None or len(links) > MAX_LINKS or any(link.qname == target for link in links):
+            callback(Found((*links, Link(target, FAILURE))))
+            return
+        forwarder = self._resolver.forwarders[route.servers]
+        following = _Lookup(self._resolver, target, self._qtype, self._do, self._cd, forwarder, route, callback)
+        following._links = links
+        following.start()
+
+
+def _nobody(found: Found) -> None:
+    """Take the answer to a question that was asked for the cache's sake."""

@@ -1,0 +1,218 @@
+"""``nodelocal serve``: the parts put together, started, stopped."""
+
+from __future__ import annotations
+
+import gc
+import ssl
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
+
+import trio
+
+from kdns.admin.logs import QueryLog
+from kdns.admin.metrics import Metrics
+from kdns.admin.stats import QueryStats
+from kdns.admin.upstreams import UpstreamStats
+from kdns.errors import ConfigError, Problem
+from kdns.net.addresses import is_listened_at
+from kdns.program import Program, raise_descriptor_limit
+from kdns.upstream.forwarder import Exchanges, Forwarder
+from kdns.upstream.servers import Server as Upstream
+from kdns.upstream.servers import ServerList
+from kdns.upstream.stream import StreamQuestions
+from kdns.version import VERSION
+from nodelocal.cache import Cache
+from nodelocal.config import Config
+from nodelocal.control import Control
+from nodelocal.entry import Entry
+from nodelocal.expand import Expander
+from nodelocal.fairness import Fairness
+from nodelocal.follow import follow, watcher_command
+from nodelocal.loops import LoopGuard
+from nodelocal.metrics import gauges_of
+from nodelocal.pods import NodePods
+from nodelocal.queries import Front, plugin_of
+from nodelocal.resolver import Resolver
+from nodelocal.route import CLUSTER, Routes, UPSTREAM
+from zones.names import Name
+
+TICK_SECONDS: Final = 1.0
+GC_THRESHOLDS: Final = (50_000, 20, 100)
+
+
+class Server:
+    """The program. *announce* is given the lines that a user sees on standard output."""
+
+    def __init__(self, config: Config, *, announce: Callable[[str], None] = print) -> None:
+        self.config = config
+        raise_descriptor_limit()
+        first = config.listen[0]
+        host = "" if first.address in ("::", "0.0.0.0") else first.address  # noqa: S104 - compared, not bound
+        self.stats = QueryStats(f"dns://{host}:{first.port}", plugin_of=plugin_of)
+        self.upstream_stats = UpstreamStats()
+        self.exchanges = Exchanges(StreamQuestions(partial(tls_context, config)))
+        groups = {CLUSTER: config.cluster, UPSTREAM: config.upstreams}
+        stubs: dict[Name, str] = {}
+        for zone, servers in config.stubs.items():
+            stubs[zone] = zone.to_text()
+            groups[zone.to_text()] = servers
+        self.forwarders: dict[str, Forwarder[Entry]] = {
+            group: Forwarder(
+                ServerList(sources, own=self._is_own), self.exchanges, self._read, observe=self.upstream_stats.observe
+            )
+            for group, sources in groups.items()
+            if sources
+        }
+        self.upstream_stats.watch(list(self.forwarders.values()), self.exchanges)
+        routes = Routes(config.cluster_zones, stubs, has_upstream=bool(config.upstreams))
+        cache = Cache(config.limits, is_exact=self._is_exact)
+        self.routes = routes
+        self.resolver = Resolver(cache, routes, self.forwarders, self.exchanges.timers)
+        self.pods = NodePods() if config.node is not None else None
+        self.expander = Expander(
+            self.resolver,
+            config.cluster_zones,
+            config.expand,
+            domains=self._domains,
+            pods=self.pods,
+            absolute_first=config.absolute_first,
+        )
+        query_log = None
+        if config.log_queries or config.log_errors:
+            query_log = QueryLog(queries=config.log_queries, errors=config.log_errors)
+        self.front = Front(
+            self.resolver,
+            self.expander,
+            LoopGuard(self.forwarders),
+            self.stats,
+            query_log,
+            Fairness(config.client_rate) if config.client_rate else None,
+        )
+        self.program = Program(
+            "nodelocal",
+            config.listen,
+            config.admin,
+            lameduck=config.lameduck,
+            handler=self.front.handler,
+            announce=announce,
+        )
+        self.control = Control(self, config.control)
+        self.metrics = Metrics(VERSION)
+        for collector in (self.stats, self.upstream_stats, gauges_of(self.front, self.program, self.stats.server)):
+            self.metrics.add(collector)
+
+    # -- what the admin pages ask ---------------------------------------------------------------------------------
+
+    def not_ready(self) -> list[str]:
+        """List why this is not ready."""
+        if self.program.is_stopping:
+            return ["shutting down"]
+        if self.pods is not None and not self.pods.is_synced:
+            return ["not synced: Pod"]
+        return []
+
+    def troubles(self) -> list[str]:
+        """List what is wrong with those who are asked."""
+        troubles = [
+            f"upstream {server}: it asks this server in turn"
+            for forwarder in self.forwarders.values()
+            for server in forwarder.servers.looping
+        ]
+        troubles += [f"{group}: no server answers" for group, some in self.forwarders.items() if some.is_failing]
+        if self.pods is not None and self.pods.trouble:
+            troubles.append(self.pods.trouble)
+        return troubles
+
+    def metrics_page(self) -> bytes:
+        """Return the metrics page."""
+        return self.metrics.page()
+
+    # -- running --------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise ConfigError for an upstream that is this server itself, and for certificates that cannot be read."""
+        config = self.config
+        named = [("--cluster", server) for server in config.cluster]
+        named += [("--upstream", server) for server in config.upstreams if isinstance(server, Upstream)]
+        named += [(f"--stub {zone}", server) for zone, servers in config.stubs.items() for server in servers]
+        problems = [
+            Problem(f"{place} {server}", "this server itself", "another server")
+            for place, server in named
+            if self._is_own(server)
+        ]
+        try:
+            tls_context(config)
+        except (OSError, ssl.SSLError) as exc:
+            problems.append(Problem(f"--tls-ca {config.tls_ca}", str(exc), "PEM certificates"))
+        if problems:
+            raise ConfigError(problems)
+
+    def bind(self) -> None:
+        """Bind everything. Raises ConfigError; then nothing is bound."""
+        self.check()
+        self.program.bind()
+        try:
+            self.control.bind()
+        except ConfigError:
+            self.program.close()
+            raise
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """The addresses that are answered at."""
+        return self.program.addresses
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until a signal ends it, or cancelled. Sockets are bound already."""
+        parts: list[Callable[[], Awaitable[None]]] = [self._tick, self.front.guard.run, self.control.serve]
+        if self.pods is not None:
+            parts.append(partial(follow, self.pods, watcher_command(self.config)))
+        # What is there now stays, and questions leave no circles behind: the collector has little to find, and walks
+        # the whole cache each time it looks. With its own thresholds it took three quarters of a miss's time.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self.exchanges.run)
+                await self.program.run(self, parts, task_status=task_status)
+                nursery.cancel_scope.cancel()
+        finally:
+            self.control.close()
+
+    async def _tick(self) -> None:
+        while True:
+            await trio.sleep_until(int(trio.current_time()) + TICK_SECONDS)
+            self.front.tick()
+            self.stats.flush()
+
+    def _read(self, wire: bytes, question: object, server: Upstream) -> Entry:
+        return self.resolver.read(wire, question, server)  # type: ignore[arg-type]
+
+    def _domains(self) -> tuple[Name, ...]:
+        """Return the host's search domains: those configured, else those of the resolv.conf files that are followed."""
+        if self.config.search is not None:
+            return self.config.search
+        forwarder = self.forwarders.get(UPSTREAM)
+        if forwarder is None:
+            return ()
+        return forwarder.servers.search(trio.current_time())
+
+    def _is_own(self, server: Upstream) -> bool:
+        return is_listened_at(self.config.listen, server.address, server.port)
+
+    def _is_exact(self, name: Name, entry: Entry) -> bool:
+        """Tell whether an NXDOMAIN may stand for the names below (RFC 8020).
+
+        CoreDNS denies names in cluster zones that exist through names below them alone; kdns does not.
+        """
+        route = self.routes.of(name)
+        return entry.note is not None or (route is not None and not route.is_cluster)
+
+
+def tls_context(config: Config) -> ssl.SSLContext:
+    """Return the context for ``tls://`` servers: the system's trust, or the certificates configured."""
+    context = ssl.create_default_context(cafile=None if config.tls_ca is None else str(config.tls_ca))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8310 section 8.1
+    return context
