@@ -75,8 +75,9 @@ class Cache:
     ) -> None:
         self.limits = limits or Limits()
         room = self.limits.max_octets
-        self._answers: cachetools.LRUCache[bytes, Entry] = _Lru(room - room // DENIAL_SHARE)
-        self._denials: cachetools.LRUCache[bytes, Entry] = _Lru(room // DENIAL_SHARE)
+        self._index: dict[bytes, Entry] = {}  # of both: most questions miss, and a miss is one look-up here
+        self._answers = _Lru(room - room // DENIAL_SHARE, self._index)
+        self._denials = _Lru(room // DENIAL_SHARE, self._index)
         self._failures: cachetools.LRUCache[bytes, _Failure] = cachetools.LRUCache(MAX_FAILURES)
         self._is_exact = is_exact
         self._cuts = 0
@@ -84,17 +85,19 @@ class Cache:
     def find(self, qname: Name, qtype: int, *, do: bool, cd: bool, now: float) -> Entry | None:
         """Return the entry that answers the question, fresh or stale; the caller looks at ``expires_at``."""
         name, flags = qname.key, do << 1 | cd
+        index = self._index
         key = name + b"%c%c%c" % (qtype >> 8, qtype & 255, flags)
-        entry = self._answers.get(key)
+        entry = index.get(key)
         if entry is None or now >= entry.expires_at:
-            denials = self._denials
-            denial = denials.get(key) or denials.get(name + b"\0\0%c" % flags)
+            whole = name + b"\0\0%c" % flags
+            denial = index.get(whole)
             if denial is not None and (entry is None or now < denial.expires_at):
-                entry = denial  # a stale answer must not be served after a fresh denial
+                entry, key = denial, whole  # a stale answer must not be served after a fresh denial
             if entry is None:
                 return self._cut(qname, flags, now) if self._cuts else None
             if now >= entry.expires_at + self.limits.max_stale:
                 return None
+        (self._denials if entry.is_denial else self._answers).touch(key)
         return entry
 
     def put(self, qname: Name, qtype: int, entry: Entry, *, do: bool, cd: bool, now: float) -> None:
@@ -107,26 +110,23 @@ class Cache:
         if not entry.is_kept or not ttl:
             return
         key = key_of(qname, qtype, do=do, cd=cd)
-        answers, denials = self._answers, self._denials
         if self._failures.currsize:
             self._failures.pop(key, None)
-        if not entry.is_denial:
-            if denials.currsize:
-                denials.pop(key, None)
-                denials.pop(key[:-3] + b"\0\0" + key[-1:], None)
-            _store(answers, key, entry)
-            return
-        if answers.currsize:
-            answers.pop(key, None)
         whole = key[:-3] + b"\0\0" + key[-1:]
         if entry.is_nxdomain:
             if self._is_exact(qname, entry):
                 self._cuts = max(self._cuts, len(qname.labels))
-            denials.pop(key, None)
-            _store(denials, whole, entry)
-        else:
-            denials.pop(whole, None)
-            _store(denials, key, entry)
+            self._forget(key)
+            key = whole
+        elif whole in self._index:
+            self._forget(whole)
+        self._forget(key)
+        (self._denials if entry.is_denial else self._answers).store(key, entry)
+
+    def _forget(self, key: bytes) -> None:
+        old = self._index.get(key)
+        if old is not None:
+            del (self._denials if old.is_denial else self._answers)[key]
 
     def should_prefetch(self, entry: Entry, now: float) -> bool:
         """Note a hit on a fresh entry; tell whether it is worth renewing now."""
@@ -167,7 +167,7 @@ class Cache:
     @property
     def evictions(self) -> tuple[int, int]:
         """Answers and denials that went before their time because room was needed."""
-        return _evictions(self._answers), _evictions(self._denials)
+        return self._answers.evictions, self._denials.evictions
 
     def items(self) -> Iterator[tuple[bytes, Entry]]:
         """Yield every key and entry."""
@@ -190,7 +190,7 @@ class Cache:
     def _cut(self, qname: Name, flags: int, now: float) -> Entry | None:
         """Return a fresh, exact NXDOMAIN of a name above."""
         key = qname.key
-        denials = self._denials
+        index = self._index
         depth = len(qname.labels)
         at = 0
         while size := key[at]:
@@ -200,18 +200,33 @@ class Cache:
                 return None
             if depth > self._cuts:
                 continue
-            entry = denials.get(key[at:] + b"\0\0%c" % flags)
+            entry = index.get(key[at:] + b"\0\0%c" % flags)
             if entry is not None and now < entry.expires_at and self._is_exact(Name.trusted(key[at:]), entry):
                 return _below(entry, at)
         return None
 
 
 class _Lru(cachetools.LRUCache[bytes, Entry]):
-    """Least recently used goes first; counted in octets."""
+    """Least recently used goes first; counted in octets; what it holds stands in *index*, too."""
 
-    def __init__(self, octets: int) -> None:
+    def __init__(self, octets: int, index: dict[bytes, Entry]) -> None:
         super().__init__(octets, getsizeof=_octets)
+        self._index = index
         self.evictions = 0
+
+    def store(self, key: bytes, entry: Entry) -> None:
+        """Keep *entry*, making room for it; one larger than all the room is not kept."""
+        if ENTRY_OCTETS + len(entry.body) <= self.maxsize:
+            self[key] = entry
+            self._index[key] = entry
+
+    def touch(self, key: bytes) -> None:
+        """Note that the entry was asked for."""
+        self.__getitem__(key)
+
+    def __delitem__(self, key: bytes) -> None:
+        super().__delitem__(key)
+        del self._index[key]
 
     def popitem(self) -> tuple[bytes, Entry]:
         """Make room."""
@@ -221,15 +236,6 @@ class _Lru(cachetools.LRUCache[bytes, Entry]):
 
 def _octets(entry: Entry) -> int:
     return ENTRY_OCTETS + len(entry.body)
-
-
-def _store(cache: cachetools.LRUCache[bytes, Entry], key: bytes, entry: Entry) -> None:
-    if _octets(entry) <= cache.maxsize:
-        cache[key] = entry
-
-
-def _evictions(cache: cachetools.LRUCache[bytes, Entry]) -> int:
-    return cache.evictions if isinstance(cache, _Lru) else 0
 
 
 def _below(entry: Entry, octets: int) -> Entry:

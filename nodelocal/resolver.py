@@ -14,21 +14,20 @@ An answer that goes on at a name of another route is followed there, ``MAX_LINKS
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
-import trio
 
 from kdns.proto import peer
-from kdns.proto.query import NXDOMAIN, REFUSED
+from kdns.proto.query import NOERROR, NXDOMAIN, REFUSED
 from kdns.upstream.forwarder import Forwarder
 from kdns.upstream.question import Question
 from kdns.upstream.servers import Server
 from kdns.upstream.timers import Timers
 from nodelocal.cache import Cache, key_of, RECHECK_SECONDS
 from nodelocal.entry import Entry, FAILURE
-from nodelocal.reply import read_reply
+from nodelocal.reply import read_addresses, read_reply
 from nodelocal.route import Route, Routes
 from zones.names import Name
 
@@ -59,12 +58,14 @@ class Found(msgspec.Struct, frozen=True, gc=False):
     @property
     def is_stale(self) -> bool:
         """Whether any of it is."""
-        return any(link.is_stale for link in self.links)
+        links = self.links
+        return links[0].is_stale if len(links) == 1 else any(link.is_stale for link in links)
 
     @property
     def expires_at(self) -> float:
         """When the first of it ends."""
-        return min(link.entry.expires_at for link in self.links)
+        links = self.links
+        return links[0].entry.expires_at if len(links) == 1 else min(link.entry.expires_at for link in links)
 
 
 Callback = Callable[[Found], None]
@@ -84,28 +85,20 @@ class Counts:
 
 
 class Resolver:
-    """Answers questions by *routes*, whose groups of servers are asked by *forwarders*."""
+    """Answers questions by *routes*."""
 
-    def __init__(
-        self, cache: Cache, routes: Routes, forwarders: Mapping[str, Forwarder[Entry]], timers: Timers
-    ) -> None:
+    def __init__(self, cache: Cache, routes: Routes, timers: Timers) -> None:
         self.cache = cache
         self.routes = routes
-        self.forwarders = forwarders
+        self.forwarders: dict[str, Forwarder[Entry]] = {}
+        """By group of servers; whoever makes this sets them, each with ``read`` for its reader."""
         self.timers = timers
+        self.now = timers.now
         self.counts = Counts()
         self.peers: set[Server] = set()
         """The servers that said that they are kdns."""
 
     # -- questions ------------------------------------------------------------------------------------------------
-
-    def find(self, qname: Name, qtype: int, route: Route, *, do: bool, cd: bool, now: float) -> Entry | None:
-        """Return a fresh entry that is a whole answer, without asking anybody."""
-        entry = self.cache.find(qname, qtype, do=do, cd=cd, now=now)
-        if entry is None or now >= entry.expires_at or entry.target is not None:
-            return None
-        self.hit(qname, qtype, entry, route, do=do, cd=cd, now=now)
-        return entry
 
     def resolve(self, qname: Name, qtype: int, callback: Callback, *, do: bool = False, cd: bool = False) -> None:
         """Have *callback* called once with the answer, perhaps before this returns; a failure is an entry too."""
@@ -113,14 +106,33 @@ class Resolver:
         if route is None:
             callback(Found((Link(qname, FAILURE),)))
             return
-        _Lookup(self, qname, qtype, do, cd, self.forwarders[route.servers], route, callback).start()
+        now = self.now()
+        entry = self.cache.find(qname, qtype, do=do, cd=cd, now=now)
+        self.resolve_by(route, qname, qtype, callback, entry, now, do=do, cd=cd)
+
+    def resolve_by(
+        self,
+        route: Route,
+        qname: Name,
+        qtype: int,
+        callback: Callback,
+        entry: Entry | None,
+        now: float,
+        *,
+        do: bool,
+        cd: bool,
+    ) -> None:
+        """Do the same, by the name's *route*, with what the cache has for the question."""
+        _Lookup(self, qname, qtype, do, cd, self.forwarders[route.servers], route, callback).start(entry, now)
 
     def ask_peers(
         self, qname: Name, qtype: int, callback: Callback, *, forwarder: Forwarder[Entry], do: bool, cd: bool
     ) -> None:
         """Resolve a name of the explicit form, of kdns alone: no other server ever sees it."""
-        servers = [server for server in forwarder.servers.in_order(trio.current_time()) if server in self.peers]
-        _Lookup(self, qname, qtype, do, cd, forwarder, None, callback, servers).start()
+        now = self.now()
+        servers = [server for server in forwarder.servers.in_order(now) if server in self.peers]
+        entry = self.cache.find(qname, qtype, do=do, cd=cd, now=now)
+        _Lookup(self, qname, qtype, do, cd, forwarder, None, callback, servers).start(entry, now)
 
     def hit(
         self, qname: Name, qtype: int, entry: Entry, route: Route | None, *, do: bool, cd: bool, now: float
@@ -140,7 +152,9 @@ class Resolver:
         """Read a reply and keep what it is worth; raises WireError. Called once, however many wait for it."""
         qname, options = question.qname, question.options
         route = question.context if isinstance(question.context, Route) else None
-        entry = read_reply(wire, question, self._speaks_for(route, is_peer=bool(options)), str(server))
+        entry = read_addresses(wire, question, server)
+        if entry is None:
+            entry = read_reply(wire, question, self._speaks_for(route, is_peer=bool(options)), server)
         if options:
             if entry.note is not None:
                 self.peers.add(server)
@@ -148,7 +162,7 @@ class Resolver:
                 self.peers.discard(server)
             if route is not None and route.then is not None and passes_on(entry):
                 return entry  # what is kept of a reverse name is what the upstreams say
-        self.cache.put(qname, question.qtype, entry, do=question.do, cd=question.cd, now=trio.current_time())
+        self.cache.put(qname, question.qtype, entry, do=question.do, cd=question.cd, now=self.now())
         return entry
 
     def _speaks_for(self, route: Route | None, *, is_peer: bool) -> Callable[[Name], bool]:
@@ -203,12 +217,10 @@ class _Lookup:
         self._stale: Entry | None = None
         self._denial: Entry | None = None
 
-    def start(self) -> None:
-        """Look into the cache, and ask if it has no answer."""
+    def start(self, entry: Entry | None, now: float) -> None:
+        """Answer with what the cache has, or ask."""
         resolver = self._resolver
         cache = resolver.cache
-        now = trio.current_time()
-        entry = cache.find(self._qname, self._qtype, do=self._do, cd=self._cd, now=now)
         if entry is None:
             if cache.has_failures and cache.has_failed(self._key, now):
                 resolver.counts.failures_served += 1
@@ -245,12 +257,15 @@ class _Lookup:
             question = Question(self._qname, self._qtype, self._do, self._cd, b"", route)
             self._resolver.forwarders[route.then].ask(question, self._ended)
             return
-        self._ended(entry)
+        if entry is None or entry.rcode not in (NOERROR, NXDOMAIN) or self._callback is None:
+            self._ended(entry)
+        else:
+            self._take(entry)
 
     def _ended(self, entry: Entry | None) -> None:
         if entry is None or entry.is_failure:
             resolver = self._resolver
-            now = trio.current_time()
+            now = resolver.now()
             if self._denial is not None:
                 entry = self._denial  # the cluster's word stands where the upstreams have none
                 resolver.cache.put(self._qname, self._qtype, entry, do=self._do, cd=self._cd, now=now)
@@ -277,7 +292,9 @@ class _Lookup:
         """Hand the answer over, or go on at the name that it leads to."""
         callback, self._callback = self._callback, None
         assert callback is not None  # nobody is answered twice: both ways here look first
-        links = (*self._links, Link(self._qname, entry, is_stale))
+        links: tuple[Link, ...] = (Link(self._qname, entry, is_stale),)
+        if self._links:
+            links = (*self._links, *links)
         target = entry.target
         if target is None:
             callback(Found(links))
@@ -286,10 +303,12 @@ class _Lookup:
         if route is None or len(links) > MAX_LINKS or any(link.qname == target for link in links):
             callback(Found((*links, Link(target, FAILURE))))
             return
-        forwarder = self._resolver.forwarders[route.servers]
-        following = _Lookup(self._resolver, target, self._qtype, self._do, self._cd, forwarder, route, callback)
+        resolver = self._resolver
+        forwarder = resolver.forwarders[route.servers]
+        following = _Lookup(resolver, target, self._qtype, self._do, self._cd, forwarder, route, callback)
         following._links = links
-        following.start()
+        now = resolver.now()
+        following.start(resolver.cache.find(target, self._qtype, do=self._do, cd=self._cd, now=now), now)
 
 
 def _nobody(found: Found) -> None:

@@ -12,7 +12,7 @@ A route speaks for the names that it is the route of, and for no others (ROBUSTN
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -26,7 +26,10 @@ UPSTREAM: Final = "upstream"
 
 
 class Route(msgspec.Struct, frozen=True):
-    """One suffix and who is asked: ``servers`` names a group of servers, ``then`` the group asked next, if any."""
+    """One suffix and who is asked: ``servers`` names a group of servers, ``then`` the group asked next, if any.
+
+    The group of a stub zone has the zone's own text for a name.
+    """
 
     zone: Name
     servers: str
@@ -44,7 +47,7 @@ class Routes:
     def __init__(
         self,
         cluster_zones: Sequence[Name],
-        stubs: Mapping[Name, str],
+        stubs: Sequence[Name],
         *,
         has_cluster: bool = True,
         has_upstream: bool = True,
@@ -54,7 +57,7 @@ class Routes:
         if has_cluster:
             routes += [Route(zone, CLUSTER, then, is_cluster=True) for zone in REVERSE]
             routes += [Route(zone, CLUSTER, is_cluster=True) for zone in cluster_zones]
-        routes += [Route(zone, servers) for zone, servers in stubs.items()]
+        routes += [Route(zone, zone.to_text()) for zone in stubs]
         self._by_labels = {
             route.zone.labels: msgspec.structs.replace(route, text=route.zone.to_text()) for route in routes
         }

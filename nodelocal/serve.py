@@ -52,23 +52,22 @@ class Server:
         self.stats = QueryStats(f"dns://{host}:{first.port}", plugin_of=plugin_of)
         self.upstream_stats = UpstreamStats()
         self.exchanges = Exchanges(StreamQuestions(partial(tls_context, config)))
-        groups = {CLUSTER: config.cluster, UPSTREAM: config.upstreams}
-        stubs: dict[Name, str] = {}
-        for zone, servers in config.stubs.items():
-            stubs[zone] = zone.to_text()
-            groups[zone.to_text()] = servers
-        self.forwarders: dict[str, Forwarder[Entry]] = {
-            group: Forwarder(
-                ServerList(sources, own=self._is_own), self.exchanges, self._read, observe=self.upstream_stats.observe
-            )
-            for group, sources in groups.items()
-            if sources
-        }
-        self.upstream_stats.watch(list(self.forwarders.values()), self.exchanges)
-        routes = Routes(config.cluster_zones, stubs, has_upstream=bool(config.upstreams))
-        cache = Cache(config.limits, is_exact=self._is_exact)
+        routes = Routes(config.cluster_zones, [*config.stubs], has_upstream=bool(config.upstreams))
         self.routes = routes
-        self.resolver = Resolver(cache, routes, self.forwarders, self.exchanges.timers)
+        cache = Cache(config.limits, is_exact=self._is_exact)
+        self.resolver = Resolver(cache, routes, self.exchanges.timers)
+        groups = {CLUSTER: config.cluster, UPSTREAM: config.upstreams}
+        groups |= {zone.to_text(): servers for zone, servers in config.stubs.items()}
+        self.forwarders = self.resolver.forwarders
+        for group, sources in groups.items():
+            if sources:
+                self.forwarders[group] = Forwarder(
+                    ServerList(sources, own=self._is_own),
+                    self.exchanges,
+                    self.resolver.read,
+                    observe=self.upstream_stats.observe,
+                )
+        self.upstream_stats.watch(list(self.forwarders.values()), self.exchanges)
         self.pods = NodePods() if config.node is not None else None
         self.expander = Expander(
             self.resolver,
@@ -186,9 +185,6 @@ class Server:
             await trio.sleep_until(int(trio.current_time()) + TICK_SECONDS)
             self.front.tick()
             self.stats.flush()
-
-    def _read(self, wire: bytes, question: object, server: Upstream) -> Entry:
-        return self.resolver.read(wire, question, server)  # type: ignore[arg-type]
 
     def _domains(self) -> tuple[Name, ...]:
         """Return the host's search domains: those configured, else those of the resolv.conf files that are followed."""

@@ -54,6 +54,79 @@ def ask_for_destination(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
 
 
+Envelope = tuple[bytes, bytes, bytes]
+"""The ID of a query, the address that it came from and, on a wildcard socket, the one that it was sent to; the last
+two as the system has them."""
+
+
+class Outbox:
+    """Replies that came later than their batch, sent together by ``flush``."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._fd = sock.fileno()
+        self._has_destination = wants_destination(sock)
+        self._name_octets = 28 if sock.family == socket.AF_INET6 else 16
+        self._waiting: list[tuple[Envelope, bytes]] = []
+        self._headers = (ctypes.c_uint64 * (SLOTS * _HEADER_WORDS))()
+        self._iovs = (ctypes.c_uint64 * (SLOTS * 2))()
+        self._names = bytearray(SLOTS * _NAME_OCTETS)
+        self._controls = bytearray(SLOTS * _CONTROL_OCTETS)
+        self._data = bytearray(SLOTS * SLOT_OCTETS)
+        data, names, controls = (_address_of(buffer) for buffer in (self._data, self._names, self._controls))
+        iovs = ctypes.addressof(self._iovs)
+        for slot in range(SLOTS):
+            self._iovs[2 * slot] = data + slot * SLOT_OCTETS
+            at = slot * _HEADER_WORDS
+            self._headers[at] = names + slot * _NAME_OCTETS
+            self._headers[at + 1] = self._name_octets
+            self._headers[at + 2] = iovs + slot * 16
+            self._headers[at + 3] = 1
+            if self._has_destination:
+                self._headers[at + 4] = controls + slot * _CONTROL_OCTETS
+                self._headers[at + 5] = 40 if sock.family == socket.AF_INET6 else 32  # CMSG_SPACE of the two structs
+        self._sizes = memoryview(self._iovs).cast("B").cast("Q")[1::2]
+        self._views = [memoryview(buffer) for buffer in (self._data, self._names, self._controls)]
+        self._header_at = ctypes.addressof(self._headers)
+        _, self._sendmmsg = _calls()
+
+    def put(self, envelope: Envelope, tail: bytes) -> bool:
+        """Keep a reply; tell whether it is the first that waits."""
+        self._waiting.append((envelope, tail))
+        return len(self._waiting) == 1
+
+    def flush(self) -> int:
+        """Send what waits; return how many could not be sent."""
+        waiting, self._waiting = self._waiting, []
+        data, names, controls = self._views
+        sizes = self._sizes
+        lost = 0
+        for first in range(0, len(waiting), SLOTS):
+            some = waiting[first : first + SLOTS]
+            at = 0
+            for slot, ((message_id, name, control), tail) in enumerate(some):
+                size = len(tail) + 2
+                data[at : at + 2] = message_id
+                data[at + 2 : at + size] = tail
+                names[slot * _NAME_OCTETS : (slot + 1) * _NAME_OCTETS] = name
+                if control:
+                    controls[slot * _CONTROL_OCTETS : (slot + 1) * _CONTROL_OCTETS] = control
+                sizes[slot] = size
+                at += SLOT_OCTETS
+            lost += self._send(len(some))
+        return lost
+
+    def _send(self, end: int) -> int:
+        first = lost = 0
+        while first < end:
+            sent = self._sendmmsg(self._fd, self._header_at + first * _HEADER_WORDS * 8, end - first, _MSG_DONTWAIT)
+            if sent > 0:
+                first += sent
+            elif ctypes.get_errno() != errno.EINTR:
+                first += 1  # the one in front cannot be sent
+                lost += 1
+        return lost
+
+
 class Batch:
     """The buffers of one socket. After ``receive`` slot *i* holds a query in ``data[i * SLOT_OCTETS :]``."""
 
@@ -135,19 +208,14 @@ class Batch:
             return socket.inet_ntop(socket.AF_INET6, names[at + 8 : at + 24]), port
         return socket.inet_ntop(socket.AF_INET, names[at + 4 : at + 8]), port
 
-    def envelope(self, slot: int) -> tuple[object, list[tuple[int, int, bytes]]]:
-        """Return the source of the query in *slot* and what ``sendmsg`` needs to answer it later."""
-        address: object = self.client(slot)
-        if self._is_ipv6:
-            at = slot * _NAME_OCTETS
-            scope = int.from_bytes(self._names[at + 24 : at + 28], "little")
-            address = (*self.client(slot), 0, scope)
+    def envelope(self, slot: int) -> Envelope:
+        """Return what ``Outbox`` needs to answer the query in *slot* later."""
+        name = bytes(self._names[slot * _NAME_OCTETS : (slot + 1) * _NAME_OCTETS])
+        message_id = self.data[slot * SLOT_OCTETS : slot * SLOT_OCTETS + 2]
         if not self._has_destination:
-            return address, []
+            return message_id, name, b""
         self._route(slot, slot + 1)
-        at = slot * _CONTROL_OCTETS
-        level, kind = self._control_words[at // 4 + 2], self._control_words[at // 4 + 3]
-        return address, [(level, kind, bytes(self._controls[at + 16 : at + (36 if self._is_ipv6 else 28)]))]
+        return message_id, name, bytes(self._controls[slot * _CONTROL_OCTETS : (slot + 1) * _CONTROL_OCTETS])
 
     def _route(self, first: int, end: int) -> None:
         """Keep the address to leave from, and drop the interface: the way back is the routing table's to choose.

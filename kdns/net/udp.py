@@ -44,10 +44,13 @@ class UdpListener:
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
         """Answer until cancelled."""
         task_status.started()
-        if self._batched:
-            await self._serve_batches()
-        else:
+        if not self._batched:
             await self._serve_singly()
+        async with trio.open_nursery() as nursery:
+            outbox, written = batch.Outbox(self.sock), trio.lowlevel.ParkingLot()
+            nursery.start_soon(self._send_later, outbox, written)
+            await self._serve_batches(outbox, written)
+        raise AssertionError("unreachable: both loops end by cancellation alone")
 
     async def drained(self) -> None:
         """Wait until no response is on its way through the upstreams."""
@@ -55,7 +58,13 @@ class UdpListener:
             self._quiet = trio.Event()
             await self._quiet.wait()
 
-    async def _serve_batches(self) -> NoReturn:
+    async def _send_later(self, outbox: batch.Outbox, written: trio.lowlevel.ParkingLot) -> NoReturn:
+        """Send late replies together: all those that one turn of the loop brought."""
+        while True:
+            await written.park()
+            self.lost += outbox.flush()
+
+    async def _serve_batches(self, outbox: batch.Outbox, written: trio.lowlevel.ParkingLot) -> NoReturn:
         buffers = batch.Batch(self.sock)
         handler, find, count = self._handler, self._handler.find, self._handler.count
         data, view, sizes, reply_sizes = buffers.data, buffers.view, buffers.sizes, buffers.reply_sizes
@@ -85,7 +94,7 @@ class UdpListener:
                         if not isinstance(answer, bytes):
                             silent.append(slot)
                             if answer is not None:
-                                self._start_later(answer, data[at - 2 : at], *buffers.envelope(slot))
+                                self._wait_for(answer, buffers.envelope(slot), outbox, written)
                             at += octets
                             continue
                         tail = answer
@@ -133,6 +142,24 @@ class UdpListener:
                 self._send(wire[:2] + answer, address, _without_interface(control))
             elif answer is not None:
                 self._start_later(answer, wire[:2], address, _without_interface(control))
+
+    def _wait_for(
+        self, answer: Later, envelope: batch.Envelope, outbox: batch.Outbox, written: trio.lowlevel.ParkingLot
+    ) -> None:
+        """Have a reply that takes time sent when it is there."""
+        if self._later >= MAX_LATER:
+            self.shed += 1
+            return
+        self._later += 1
+
+        def deliver(tail: bytes | None) -> None:
+            self._later -= 1
+            if not self._later:
+                self._quiet.set()
+            if tail is not None and outbox.put(envelope, tail):
+                written.unpark()
+
+        answer(deliver)
 
     def _start_later(
         self, answer: Later, message_id: bytes, address: Any, control: Sequence[tuple[int, int, bytes]]

@@ -94,6 +94,7 @@ class Forwarder(Generic[T]):
     ) -> None:
         self.servers = servers
         self.exchanges = exchanges
+        self.now = exchanges.timers.now
         self.read = read
         self.observe = observe or (lambda server, rcode, seconds: None)
         self.is_failing = False
@@ -123,7 +124,7 @@ class Forwarder(Generic[T]):
         if asking is not None:
             asking.add(callback)
             return
-        now = trio.current_time()
+        now = self.now()
         order = self.servers.in_order(now) if servers is None else servers
         if not order:
             self.note_failing(True, order)
@@ -139,7 +140,7 @@ class Forwarder(Generic[T]):
     def failed(self, server: Server) -> None:
         """Note that a server gave no usable reply."""
         self.failures[server] = self.failures.get(server, 0) + 1
-        now = trio.current_time()
+        now = self.now()
         self.servers.failed(server, now)
         if all(self.servers.is_down(other, now) for other in self.servers.in_order(now)):
             self.all_down += 1
@@ -220,7 +221,7 @@ class _Asking(Generic[T]):
         """Go on, unless something else made us go on meanwhile."""
         if self.is_done:
             return
-        now = trio.current_time()
+        now = self.forwarder.now()
         if now < self._wake_at:
             return
         if now >= self.began + TOTAL_SECONDS:
@@ -253,7 +254,7 @@ class _Asking(Generic[T]):
         if self._open:
             return  # another is on its way
         if self._tries < len(self._order):
-            self.next_try(trio.current_time())
+            self.next_try(self.forwarder.now())
         elif self._best is not None or self._tries >= MAX_TRIES:
             self.finish(self._best)
         # else the timer that runs asks again
@@ -331,7 +332,7 @@ class _Try(Attempt, Generic[T]):
             log.debug("%s: %s", self.server, exc)
             forwarder.unreadable += 1
             return False  # over UDP, the true reply may still come
-        forwarder.observe(self.server, rcode, trio.current_time() - self._began)
+        forwarder.observe(self.server, rcode, forwarder.now() - self._began)
         forwarder.servers.succeeded(self.server)
         asking.replied(self, rcode, reply)
         return True
@@ -340,7 +341,8 @@ class _Try(Attempt, Generic[T]):
         """Note that no reply comes."""
         if not self._asking.is_done:
             log.debug("%s: %s", self.server, reason)
-            self._asking.forwarder.observe(self.server, None, trio.current_time() - self._began)
+            forwarder = self._asking.forwarder
+            forwarder.observe(self.server, None, forwarder.now() - self._began)
             self._asking.failed(self)
 
     def _again(self, *, is_tcp: bool, has_edns: bool) -> None:

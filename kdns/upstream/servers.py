@@ -44,7 +44,7 @@ class Protocol(Enum):
     TLS = "tls"
 
 
-class Server(msgspec.Struct, frozen=True):
+class Server(msgspec.Struct, frozen=True, cache_hash=True):
     """One upstream: its address in text form, its port, how it is asked.
 
     ``name`` is what its certificate must be for, where it is asked over TLS; without one, its address.

@@ -19,6 +19,8 @@ class Timers:
     """Calls to come, in seconds of trio's clock; each comes up to ``SLOT_SECONDS`` late."""
 
     def __init__(self) -> None:
+        self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
+        """trio's clock, without the look-ups that ``trio.current_time`` makes each time."""
         self._slots: dict[int, list[Callable[[], None]]] = {}
         self._order: list[int] = []
         self._wake = trio.Event()
@@ -40,7 +42,7 @@ class Timers:
             while not self._order:
                 self._wake = trio.Event()
                 await self._wake.wait()
-            now = int(trio.current_time() / SLOT_SECONDS)
+            now = int(self.now() / SLOT_SECONDS)
             while self._order and self._order[0] <= now:
                 for call in self._slots.pop(heapq.heappop(self._order)):
                     call()
