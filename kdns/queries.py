@@ -16,7 +16,7 @@ from kdns.proto.message import Message
 from kdns.proto.query import SERVFAIL, Transport
 from kdns.proto.response import make_bare
 from kdns.proto.table import Entry
-from kdns.upstream.forwarder import Forwarder
+from kdns.upstream.forwarder import Forwarder, NoReply
 from kdns.upstream.question import Question
 
 log = logging.getLogger(__name__)
@@ -78,8 +78,8 @@ class QueryHandler:
         assert forwarder is not None  # an authority without upstreams asks nothing
 
         def resolve(deliver: Deliver) -> None:
-            def complete(message: Message | None) -> None:
-                answer = ask.complete(message)
+            def complete(message: Message | NoReply) -> None:
+                answer = ask.complete(None if isinstance(message, NoReply) else message)
                 tail = self._responder.pick(answer)
                 self._done(wire, tail, answer.label, lambda: sender, began)
                 deliver(tail)

@@ -196,7 +196,9 @@ class Control:
             reply["client"] = f"{client}: " + (
                 "no pod of this node" if pod is None else f"pod {where}, search path {pod.search_path.value}"
             )
-        walk = server.expander.walk_of(name, lambda: (client or "", 0))
+        walk = server.expander.walk_of(name)
+        if walk is not None and not server.expander.is_for(walk, lambda: (client or "", 0)):
+            walk = None
         over = trio.Event()
         answers: list[Expanded | Found] = []
 

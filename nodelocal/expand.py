@@ -13,6 +13,9 @@ decision.
 |                                                        | transparent form, one whose path is the ordinary one        |
 | the prefix's last label is a Service of the namespace  | not: the client may have meant the name as it stands (kdns  |
 |                                                        | says so)                                                    |
+| the namespace does not exist                           | not: it is a later step of somebody's walk (kdns says so; a |
+|                                                        | namespace like ``com`` is asked for before it is believed)  |
+| what the prefix and the namespace spell was walked for | not: the same                                               |
 | ``_port._proto.<service>``                             | not                                                         |
 | a prefix of one label, pods not known                  | not                                                         |
 """
@@ -27,7 +30,6 @@ from typing import Final
 
 import cachetools
 import msgspec
-import trio
 
 from kdns.proto import peer
 from kdns.proto.query import NXDOMAIN
@@ -116,6 +118,9 @@ class Expander:
         self._domains = domains
         self._absolute_first = absolute_first
         self._decisions: cachetools.LRUCache[bytes, Decision] = cachetools.LRUCache(MAX_DECISIONS)
+        # What was walked for lately: the client's own next step, <prefix>.svc.<zone>, looks like the first step of
+        # another walk, and must not be taken for one.
+        self._walked: cachetools.LRUCache[tuple[bytes, ...], None] = cachetools.LRUCache(MAX_DECISIONS)
         self._walking: dict[bytes, list[Callable[[Decision], None]]] = {}
         self.endings: Counter[Ending] = Counter()
         self.hijacks = 0
@@ -124,22 +129,25 @@ class Expander:
 
     # -- whether ----------------------------------------------------------------------------------------------------
 
-    def walk_of(self, qname: Name, client: Callable[[], tuple[str, int]]) -> Walk | None:
-        """Return the walk that a client's question stands for, None where it stands for itself."""
+    def walk_of(self, qname: Name) -> Walk | None:
+        """Return the walk that a question stands for, None where it stands for itself."""
         if self.mode is Mode.OFF:
             return None
-        pods = self.pods
         walk = explicit_walk(qname, self._zones)
         if walk is None and self.mode is Mode.TRANSPARENT:
-            walk = transparent_walk(qname, self._zones, one_label=pods is not None)
-        if walk is None or pods is None:
-            return walk
-        pod = pods.at(client()[0])
-        if pod is None or pod.namespace != walk.namespace:
-            return None
-        if not walk.is_explicit and pod.search_path is not SearchPath.USUAL:
-            return None
+            walk = transparent_walk(qname, self._zones, one_label=self.pods is not None)
+            if walk is not None and (*walk.labels, walk.namespace) in self._walked:
+                return None
         return walk
+
+    def is_for(self, walk: Walk, client: Callable[[], tuple[str, int]]) -> bool:
+        """Tell whether *walk* is the walk of the client who asks: without knowledge of the node's pods, of anyone."""
+        if self.pods is None:
+            return True
+        pod = self.pods.at(client()[0])
+        if pod is None or pod.namespace != walk.namespace:
+            return False
+        return walk.is_explicit or pod.search_path is SearchPath.USUAL
 
     def is_search_element(self, qname: Name) -> bool:
         """Tell whether *qname* is a search domain of the explicit form itself, or above one: it exists, without
@@ -195,7 +203,7 @@ class Expander:
     ) -> None:
         """Have *callback* called once with where *walk* ends for questions of *qtype*."""
         key = _key(walk, qtype, do=do, cd=cd)
-        now = trio.current_time()
+        now = self._resolver.now()
         decision = self._decisions.get(key)
         if decision is not None and now < decision.expires_at:
             callback(decision)
@@ -205,6 +213,7 @@ class Expander:
             waiting.append(callback)
             return
         self._walking[key] = [callback]
+        self._walked[walk.labels] = None
 
         def end(decision: Decision) -> None:
             self.endings[decision.ending] += 1
@@ -283,7 +292,7 @@ class _Walking:
         self._do = do
         self._cd = cd
         self._steps: list[tuple[str, str]] = []
-        self._expires_at = trio.current_time() + MAX_TTL
+        self._expires_at = self._resolver.now() + MAX_TTL
         self._is_nodata = False
         self._is_stale = False
         self._soa: RRset | None = None
@@ -306,15 +315,36 @@ class _Walking:
     # -- inside the cluster -----------------------------------------------------------------------------------------
 
     def _inside(self) -> None:
+        walk = self._walk
+        is_known = walk.is_explicit or self._owner.pods is not None
+        if is_known or self._asks_kdns() or not is_public_tld(walk.namespace):
+            self._inside_of_namespace()
+            return
+
+        # A namespace named like a top-level domain: the name is likelier a later step of somebody's walk.
+        def take(found: Found) -> None:
+            if found.last.is_failure or found.last.rcode == NXDOMAIN:
+                self._end(self._decision(Ending.LITERAL))
+            else:
+                self._inside_of_namespace()
+
+        self._resolver.resolve(walk.namespace_name, self._qtype, take, do=self._do, cd=self._cd)
+
+    def _asks_kdns(self) -> bool:
         forwarder = self._resolver.forwarders.get(CLUSTER)
+        if forwarder is None or self._walk.question is None or not self._resolver.peers:
+            return False
+        servers = forwarder.servers.in_order(self._resolver.now())
+        return bool(servers) and servers[0] in self._resolver.peers
+
+    def _inside_of_namespace(self) -> None:
         question = self._walk.question
-        if forwarder is not None and question is not None and self._resolver.peers:
-            servers = forwarder.servers.in_order(trio.current_time())
-            if servers and servers[0] in self._resolver.peers:
-                self._resolver.ask_peers(
-                    question, self._qtype, self._peer_replied, forwarder=forwarder, do=self._do, cd=self._cd
-                )
-                return
+        if question is not None and self._asks_kdns():
+            forwarder = self._resolver.forwarders[CLUSTER]
+            self._resolver.ask_peers(
+                question, self._qtype, self._peer_replied, forwarder=forwarder, do=self._do, cd=self._cd
+            )
+            return
         self._inside_step_by_step()
 
     def _peer_replied(self, found: Found) -> None:
@@ -428,7 +458,7 @@ class _Walking:
             if not entry.is_denial:
                 callback(Outcome.DATA)
                 return
-            self._take_soa(entry.sections(found.links[-1].qname, entry.remaining(trio.current_time()))[1])
+            self._take_soa(entry.sections(found.links[-1].qname, entry.remaining(self._resolver.now()))[1])
             exists |= entry.rcode != NXDOMAIN
             if exists and types:
                 self._resolver.resolve(name, types.pop(0), take, do=self._do, cd=self._cd)
@@ -456,7 +486,7 @@ class _Walking:
         self._steps.append((name.to_text(), outcome.value))
 
     def _decision(self, ending: Ending, name: Name | None = None, *, is_inside: bool = False) -> Decision:
-        now = trio.current_time()
+        now = self._resolver.now()
         if self._is_stale:  # looked at again soon; an answer from it says that it is stale
             self._expires_at = max(self._expires_at, now + 1)
         return Decision(

@@ -156,17 +156,20 @@ class Handler:
         route = front.resolver.routes.of(qname)
         if len(qname.labels) == 2 and front.guard.is_probe(qname):
             route = None
+        is_common = True
         if qname.labels[-1:] in front.expander.endings_of_zones:
-            walk = front.expander.walk_of(qname, client)
+            walk = front.expander.walk_of(qname)
             if walk is not None:
-                return self._expand(wire, query, walk, client, began)
+                if front.expander.is_for(walk, client):
+                    return self._expand(wire, query, walk, client, began)
+                is_common = False  # others are answered otherwise
             if front.expander.is_search_element(qname):
                 tail = answers.denied(query, None, rcode=NOERROR)
                 return self._plainly(wire, query, tail, "", client, began)
         if route is None:
             tail = make_response(query, rcode=REFUSED, ra=True)[0]
             return self._plainly(wire, query, tail, "", client, began)
-        return self._resolve(wire, query, route, client, began)
+        return self._resolve(wire, query, route, client, began, is_common=is_common)
 
     @staticmethod
     def _oddly(query: Query) -> bytes | None:
@@ -180,7 +183,9 @@ class Handler:
 
     # -- as asked ---------------------------------------------------------------------------------------------------
 
-    def _resolve(self, wire: bytes, query: Query, route: Route, client: Client, began: float) -> bytes | Later:
+    def _resolve(
+        self, wire: bytes, query: Query, route: Route, client: Client, began: float, *, is_common: bool
+    ) -> bytes | Later:
         edns = query.edns
         do = edns is not None and edns.do
         cd = bool(query.flags & 0x0010)
@@ -190,18 +195,28 @@ class Handler:
         entry = resolver.cache.find(qname, qtype, do=do, cd=cd, now=now)
         if entry is not None and now < entry.expires_at and entry.target is None:
             resolver.hit(qname, qtype, entry, route, do=do, cd=cd, now=now)
-            return self.answer(wire, query, route, Found((Link(qname, entry),)), now, client, began)
+            found = Found((Link(qname, entry),))
+            return self.answer(wire, query, route, found, now, client, began, is_common=is_common)
         waiting = _Waiting(self, wire, query, route, self._sender(client), began)
         return lambda deliver: waiting.ask(deliver, entry, now, do=do, cd=cd)
 
     def answer(
-        self, wire: bytes, query: Query, route: Route, found: Found, now: float, client: Client, began: float
+        self,
+        wire: bytes,
+        query: Query,
+        route: Route,
+        found: Found,
+        now: float,
+        client: Client,
+        began: float,
+        *,
+        is_common: bool,
     ) -> bytes:
-        """Return the response of what was found, and store it if it is good for a while."""
+        """Return the response of what was found; store it if it is the same for all clients, and good for a while."""
         front = self._front
         tails = answers.plain(query, found, now)
         label = front.labels.of(route.text, query, tails[0][1] & 15)
-        if found.expires_at - now >= SETTLED_SECONDS and not found.is_stale:
+        if is_common and found.expires_at - now >= SETTLED_SECONDS and not found.is_stale:
             self._store(wire, tails, label)
         return self._done(wire, tails[0] if len(tails) == 1 else front.pick(tails), label, client, began)
 
@@ -336,7 +351,9 @@ class _Waiting:
     def _take(self, found: Found) -> None:
         handler, wire, client, began = self._handler, self._wire, self._client, self._began
         try:
-            tail = handler.answer(wire, self._query, self._route, found, handler.resolver.now(), client, began)
+            tail = handler.answer(
+                wire, self._query, self._route, found, handler.resolver.now(), client, began, is_common=False
+            )
         except Exception:  # noqa: BLE001 - told and counted there
             tail = handler.broken(wire, client, began)
         self._deliver(tail)

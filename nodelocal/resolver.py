@@ -21,7 +21,7 @@ import msgspec
 
 from kdns.proto import peer
 from kdns.proto.query import NOERROR, NXDOMAIN, REFUSED
-from kdns.upstream.forwarder import Forwarder
+from kdns.upstream.forwarder import Forwarder, NoReply
 from kdns.upstream.question import Question
 from kdns.upstream.servers import Server
 from kdns.upstream.timers import Timers
@@ -250,28 +250,29 @@ class _Lookup:
     def _key(self) -> bytes:
         return key_of(self._qname, self._qtype, do=self._do, cd=self._cd)
 
-    def _replied(self, entry: Entry | None) -> None:
+    def _replied(self, entry: Entry | NoReply) -> None:
         route = self._route
-        if entry is not None and route is not None and route.then is not None and passes_on(entry):
+        if not isinstance(entry, NoReply) and route is not None and route.then is not None and passes_on(entry):
             self._denial = entry if entry.rcode == NXDOMAIN else None
             question = Question(self._qname, self._qtype, self._do, self._cd, b"", route)
             self._resolver.forwarders[route.then].ask(question, self._ended)
             return
-        if entry is None or entry.rcode not in (NOERROR, NXDOMAIN) or self._callback is None:
+        if isinstance(entry, NoReply) or entry.rcode not in (NOERROR, NXDOMAIN) or self._callback is None:
             self._ended(entry)
         else:
             self._take(entry)
 
-    def _ended(self, entry: Entry | None) -> None:
-        if entry is None or entry.is_failure:
+    def _ended(self, reply: Entry | NoReply) -> None:
+        entry = FAILURE if isinstance(reply, NoReply) else reply
+        if entry.is_failure:
             resolver = self._resolver
             now = resolver.now()
             if self._denial is not None:
                 entry = self._denial  # the cluster's word stands where the upstreams have none
                 resolver.cache.put(self._qname, self._qtype, entry, do=self._do, cd=self._cd, now=now)
             else:
-                resolver.cache.fail(self._key, now)
-                entry = entry or FAILURE
+                if reply is not NoReply.SHED:
+                    resolver.cache.fail(self._key, now)
                 if self._stale is not None:
                     self._stale.retry_at = now + RECHECK_SECONDS
                     if self._callback is not None:

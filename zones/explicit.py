@@ -8,8 +8,9 @@
 | the apex                              | SOA, NS                                                                 |
 
 The steps outside the cluster are for whoever asked: a denial here says only that nothing of the cluster matched. It
-says as well whether the prefix's last label is a Service of the namespace (``is_literal``), since then a client may
-have meant the name below it as it stands (ROBUSTNESS section 4).
+says as well (``is_literal``) when a client may have meant the name ``<prefix>.<namespace>.svc.<zone>`` as it stands:
+the prefix's last label is a Service of the namespace, or there is no such namespace, and so no pod that would walk that
+path (ROBUSTNESS section 4).
 """
 
 from __future__ import annotations
@@ -79,11 +80,12 @@ class ExplicitZone:
         if isinstance(decision, Won):
             target = steps[decision.index]
             return Alias(RRset(qname, CNAME, self._ttl, (target.wire,)), target, known)
-        is_literal = False
+        is_literal = not self._store.has_namespace(walk.namespace)
+        parents = [self._namespace(walk.namespace)]
         if len(walk.prefix) > 1:
-            is_literal = self._store.service(walk.namespace, walk.tld) is not None
-            parent = _parent(steps[0], len(walk.prefix) - 1) if steps else None
-            known = None if known is None or parent is None else (*known, parent)
+            is_literal |= self._store.service(walk.namespace, walk.tld) is not None
+            parents += [_parent(step, len(walk.prefix) - 1) for step in steps[:1]]
+        known = None if known is None else (*known, *parents)
         is_nodata = Outcome.NODATA in outcomes
         return NoData(known, is_literal) if is_nodata else NxDomain(known, is_literal)
 

@@ -99,6 +99,16 @@ class Walk(msgspec.Struct, frozen=True):
             return None
 
     @property
+    def labels(self) -> tuple[bytes, ...]:
+        """What the client typed, in lower case."""
+        return tuple(label.lower() for label in self.prefix)
+
+    @property
+    def namespace_name(self) -> Name:
+        """The name that exists if the namespace does."""
+        return self.zone.prefixed(self.namespace, SVC)
+
+    @property
     def tld(self) -> bytes:
         """The last label that the client typed, in lower case."""
         return self.prefix[-1].lower()

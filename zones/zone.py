@@ -34,7 +34,7 @@ class Alias(msgspec.Struct, frozen=True, gc=False):
 class NoData(msgspec.Struct, frozen=True, gc=False):
     """The name exists, if only through names below it, and has no record of the type (RFC 2308 section 2.2).
 
-    ``is_literal``: of a name that stands for a search path, that it may have been meant as it stands.
+    ``is_literal``: of a name that stands for a search path, that its first step may have been meant as it stands.
     """
 
     reads: Reads = ()

@@ -14,7 +14,8 @@ VERSION: Final = 1
 NOTHING_MATCHED: Final = 1
 """No step of the search path inside the cluster has records: the steps outside are the asker's to walk."""
 LITERAL: Final = 2
-"""The last label of the prefix is a Service of the namespace: a name below it may have been meant as it stands."""
+"""The last label of the prefix is a Service of the namespace, or there is no such namespace: the name may have been
+meant as it stands."""
 
 HELLO: Final = CODE.to_bytes(2, "big") + b"\0\0"
 """The option as a question has it."""

@@ -22,6 +22,7 @@ from __future__ import annotations
 import logging
 import resource
 from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import Final, Generic, TypeVar
 
 import msgspec
@@ -56,7 +57,16 @@ RESERVED_DESCRIPTORS: Final = 256
 """File descriptors that upstream sockets leave to listeners, clients over TCP and the API server."""
 
 T = TypeVar("T")
-Callback = Callable[[T | None], None]
+
+
+class NoReply(Enum):
+    """Why there is no reply."""
+
+    NOBODY = "no server answered in time"
+    SHED = "given up for newer questions: this says nothing of the servers"
+
+
+Callback = Callable[[T | NoReply], None]
 
 
 class Exchanges:
@@ -113,7 +123,7 @@ class Forwarder(Generic[T]):
         return len(self.askings)
 
     def ask(self, question: Question, callback: Callback[T], *, servers: Sequence[Server] | None = None) -> None:
-        """Have *callback* called once, with the best reply or with None when no server gave one in time.
+        """Have *callback* called once, with the best reply or with why there is none.
 
         It may be called before this returns. *servers* are asked in place of the route's own.
         """
@@ -128,11 +138,11 @@ class Forwarder(Generic[T]):
         order = self.servers.in_order(now) if servers is None else servers
         if not order:
             self.note_failing(True, order)
-            callback(None)
+            callback(NoReply.NOBODY)
             return
         if len(self.askings) >= self._max_questions:
             self.shed += 1
-            next(iter(self.askings.values())).finish(None)
+            next(iter(self.askings.values())).finish(NoReply.SHED)
         asking = _Asking(self, key, question, callback, order, now)
         self.askings[key] = asking
         asking.next_try(now)
@@ -184,13 +194,13 @@ class _Asking(Generic[T]):
         self._wake_at = 0.0
         self._tries = 0
         self._open: list[_Try[T]] = []
-        self._best: T | None = None
+        self._best: T | NoReply = NoReply.NOBODY
         self.is_done = False
 
     def add(self, callback: Callback[T]) -> None:
         """Have another wait."""
         if len(self._callbacks) >= MAX_WAITERS:
-            self._callbacks.pop(0)(None)
+            self._callbacks.pop(0)(NoReply.SHED)
         self._callbacks.append(callback)
 
     def next_try(self, now: float) -> None:
@@ -255,11 +265,11 @@ class _Asking(Generic[T]):
             return  # another is on its way
         if self._tries < len(self._order):
             self.next_try(self.forwarder.now())
-        elif self._best is not None or self._tries >= MAX_TRIES:
+        elif self._best is not NoReply.NOBODY or self._tries >= MAX_TRIES:
             self.finish(self._best)
         # else the timer that runs asks again
 
-    def finish(self, reply: T | None) -> None:
+    def finish(self, reply: T | NoReply) -> None:
         """Give everybody the reply."""
         if self.is_done:
             return
@@ -269,8 +279,8 @@ class _Asking(Generic[T]):
         for attempt in self._open:
             attempt.close()
         self._open = []
-        if (reply is None) != forwarder.is_failing:
-            forwarder.note_failing(reply is None, self._order)
+        if reply is not NoReply.SHED and (reply is NoReply.NOBODY) != forwarder.is_failing:
+            forwarder.note_failing(reply is NoReply.NOBODY, self._order)
         for callback in self._callbacks:
             try:
                 callback(reply)

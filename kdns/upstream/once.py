@@ -6,17 +6,17 @@ import trio
 
 from kdns.errors import UpstreamError
 from kdns.proto.message import Message, read_message
-from kdns.upstream.forwarder import Exchanges, Forwarder
+from kdns.upstream.forwarder import Exchanges, Forwarder, NoReply
 from kdns.upstream.question import Question
 from kdns.upstream.servers import Server, ServerList
 
 
 async def ask_once(server: Server, question: Question) -> Message:
     """Return the reply. Raises UpstreamError when none comes in time."""
-    replies: list[Message | None] = []
+    replies: list[Message | NoReply] = []
     there = trio.Event()
 
-    def take(reply: Message | None) -> None:
+    def take(reply: Message | NoReply) -> None:
         replies.append(reply)
         there.set()
 
@@ -26,6 +26,6 @@ async def ask_once(server: Server, question: Question) -> Message:
         Forwarder(ServerList([server]), exchanges, lambda wire, asked, by: read_message(wire)).ask(question, take)
         await there.wait()
         nursery.cancel_scope.cancel()
-    if (reply := replies[0]) is None:
+    if isinstance(reply := replies[0], NoReply):
         raise UpstreamError(f"{server}: no reply for {question.qname}")
     return reply
