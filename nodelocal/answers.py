@@ -17,6 +17,7 @@ EDE_STALE_NXDOMAIN: Final = 19
 EDE_NO_REACHABLE: Final = 22
 EDE_CACHED_ERROR: Final = 13
 
+_TC: Final = 0x0200
 _AD: Final = 0x0020
 _CD: Final = 0x0010
 
@@ -33,7 +34,7 @@ def plain(query: Query, found: Found, now: float) -> tuple[bytes, ...]:
     """Return the tails of the response to *query*: one, or several orders of it."""
     entry = found.last
     stale = found.is_stale
-    if len(found.links) == 1 and not stale and not entry.is_failure:
+    if len(found.links) == 1 and not stale and not entry.is_failure and not entry.is_truncated:
         ttl = entry.remaining(now)
         if entry.answers < 2:
             flags = 0x8080 | query.flags & 0x0100 | entry.rcode | flags_for(query, is_authentic=entry.is_authentic)
@@ -110,6 +111,7 @@ def _whole(query: Query, found: Found, answer: Sequence[RRset], authority: Seque
         authority=authority,
         rotate=bool(answer) and answer[-1].rtype in (A, AAAA),
         ra=True,
-        flags=flags_for(query, is_authentic=entry.is_authentic and len(found.links) == 1),
+        flags=flags_for(query, is_authentic=entry.is_authentic and len(found.links) == 1)
+        | _TC * any(link.entry.is_truncated for link in found.links),
         options=options,
     )

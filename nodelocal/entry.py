@@ -39,6 +39,7 @@ class Entry(msgspec.Struct, gc=False):
     note: int | None = None
     server: Server | None = None
     is_kept: bool = True
+    is_truncated: bool = False
     stored_at: float = 0.0
     expires_at: float = 0.0
     retry_at: float = 0.0
@@ -112,6 +113,7 @@ def seal(
     note: int | None = None,
     server: Server | None = None,
     is_kept: bool = True,
+    is_truncated: bool = False,
 ) -> Entry:
     """Make an entry of RRsets."""
     question = qname.wire + b"%c%c\0\1" % divmod(qtype, 256)
@@ -131,7 +133,8 @@ def seal(
         target=target,
         note=note,
         server=server,
-        is_kept=is_kept,
+        is_kept=is_kept and not is_truncated,
+        is_truncated=is_truncated,
     )
 
 

@@ -8,6 +8,7 @@
 | a SOA above the denied name, without an answer      | the denial, for min(its TTL, its MINIMUM)                 |
 | a denial without such a SOA                         | sent on, not kept                                         |
 | any other record of any section                     | dropped: it is somebody's who was not asked               |
+| TC over TCP: the rest has no room in 64 KiB         | sent on with TC, not kept                                 |
 | any other RCODE                                     | a failure: sent on when nobody does better                |
 """
 
@@ -46,7 +47,14 @@ def read_addresses(wire: bytes, question: Question, server: Server | None) -> En
     Return None for any other, which ``read_reply`` reads. This one is four times as quick.
     """
     size = _OCTETS.get(question.qtype)
-    if size is None or wire[3] & 0x0F or wire[8:11] != b"\0\0\0" or wire[11] > 1 or wire[4:6] != b"\0\1":
+    if (
+        size is None
+        or wire[3] & 0x0F
+        or wire[2] & 0x02
+        or wire[8:11] != b"\0\0\0"
+        or wire[11] > 1
+        or wire[4:6] != b"\0\1"
+    ):
         return None
     count = wire[6] << 8 | wire[7]
     start = 16 + len(question.qname.wire)
@@ -113,6 +121,7 @@ def _any(message: Message, question: Question, belongs: Callable[[Name], bool], 
             target=end if goes_elsewhere else None,
             note=note,
             server=server,
+            is_truncated=message.is_truncated,
         )
     soa, proofs = _denial(message.authority, end, do=question.do)
     if soa is None and links and rcode == NOERROR:

@@ -7,10 +7,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import dns.message
+import dns.rcode
+import dns.rrset
 import pytest
 from hypothesis import settings
 
-from tests.support.process import Kdns, kdns
+from tests.support.process import Kdns, kdns, nodelocal
+from tests.support.upstream import answer, Reply, Upstream
 
 # The same examples in every run of CI; other ones in every run at a desk.
 settings.register_profile("ci", derandomize=True)
@@ -65,6 +69,31 @@ def server(manifests: Path) -> Iterator[Kdns]:
     """A process that serves that cluster, for tests that leave it as it was."""
     with kdns("--manifests", manifests, "--pods", "insecure") as running:
         running.wait_for("synced")
+        yield running
+        assert running.process.poll() is None, running.output()
+        assert "Traceback" not in running.output()
+
+
+def outside(query: dns.message.Message, tcp: bool) -> Reply:
+    """Answer as the world outside the cluster: one name with addresses, nothing else."""
+    question = query.question[0]
+    name, rrtype = question.name.to_text().lower(), question.rdtype
+    if name == "example.com." and rrtype in (1, 28):
+        return answer(query, f"{name} 60 IN {'A 192.0.2.1' if rrtype == 1 else 'AAAA 2001:db8::1'}").to_wire()
+    reply = answer(query)
+    if name != "example.com.":
+        reply.set_rcode(dns.rcode.NXDOMAIN)
+    reply.authority.append(dns.rrset.from_text(".", 60, "IN", "SOA", "a.root. h.root. 1 2 3 4 60"))
+    return reply.to_wire()
+
+
+@pytest.fixture(scope="session")
+def forwarder(server: Kdns) -> Iterator[Kdns]:
+    """A nodelocal in front of that kdns and of an upstream outside."""
+    with (
+        Upstream(outside) as upstream,
+        nodelocal("--cluster", f"127.0.0.1:{server.port}", "--upstream", upstream.text) as running,
+    ):
         yield running
         assert running.process.poll() is None, running.output()
         assert "Traceback" not in running.output()

@@ -14,13 +14,13 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import Any, IO
 
 START_SECONDS = 30.0
 
 
 class Kdns:
-    """A running process: its DNS port, its admin port, what it printed."""
+    """A running process of either program: its DNS port, its admin port, what it printed."""
 
     def __init__(self, process: subprocess.Popen[bytes], output: IO[bytes]) -> None:
         self.process = process
@@ -74,6 +74,15 @@ def wait_until(holds: Callable[[], bool], tell: Callable[[], str] = str) -> None
 
 
 @contextmanager
+def nodelocal(*arguments: str | Path, control: Path | None = None, **more: Any) -> Iterator[Kdns]:
+    """Start ``nodelocal serve`` and wait until it answers; its control socket is at *control*, or in a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = control or Path(folder) / "control.sock"
+        with kdns("--control", path, *arguments, program="nodelocal", **more) as running:
+            yield running
+
+
+@contextmanager
 def kdns(
     *arguments: str | Path,
     listen: Sequence[str] = ("127.0.0.1:0",),
@@ -81,9 +90,10 @@ def kdns(
     env: dict[str, str] | None = None,
     prefix: Sequence[str] = (),
     wait: bool = True,
+    program: str = "kdns",
 ) -> Iterator[Kdns]:
     """Start ``kdns serve`` and wait until it answers."""
-    command = [*prefix, sys.executable, "-m", "kdns", "serve", "--admin", "127.0.0.1:0", f"--lameduck={lameduck}"]
+    command = [*prefix, sys.executable, "-m", program, "serve", "--admin", "127.0.0.1:0", f"--lameduck={lameduck}"]
     for address in listen:
         command += ["--listen", address]
     command += map(str, arguments)
@@ -107,10 +117,12 @@ def kdns(
             process.wait()
 
 
-def run_kdns(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run ``kdns`` to its end."""
+def run_kdns(
+    *arguments: str | Path, env: dict[str, str] | None = None, program: str = "kdns"
+) -> subprocess.CompletedProcess[str]:
+    """Run a program of ours to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "kdns", *map(str, arguments)],
+        [sys.executable, "-m", program, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=60,

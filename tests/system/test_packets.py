@@ -353,6 +353,48 @@ ROWS = [
     [pytest.param(row, transport, id=f"{row.row}-{transport.value}") for row in ROWS for transport in row.transports],
 )
 def test_row(server: Kdns, row: Row, transport: Transport) -> None:
+    check_row(server, row, transport)
+
+
+FORWARDER = {
+    row.row: row
+    for row in (
+        Row("CD", query(flags=0x0110), "NOERROR", lambda m, w: has_address(m, w) and bool(w[3] & 0x10)),
+        Row("AD and CD", query(flags=0x0130), "NOERROR", lambda m, w: has_address(m, w) and w[3] & 0x30 == 0x10),
+        Row("outside the zones", query("example.com."), "NOERROR", has_address),
+        Row("the root", query(b"\0"), "NXDOMAIN", is_denial),
+        Row(
+            "ANY: one RRset",
+            query("db.default.svc.cluster.local.", 255),
+            "NOERROR",
+            lambda m, w: m.answer[0].to_text().endswith('3600 IN HINFO "RFC8482" ""'),
+        ),
+        Row(
+            "SOA of a denial: TTL is the smaller of TTL and MINIMUM",
+            query("no.default.svc.cluster.local."),
+            "NXDOMAIN",
+            lambda m, w: m.authority[0].ttl <= m.authority[0][0].minimum == 5,
+        ),
+    )
+}
+"""What the forwarder answers otherwise."""
+
+
+@pytest.mark.parametrize(
+    ("row", "transport"),
+    [pytest.param(row, transport, id=f"{row.row}-{transport.value}") for row in ROWS for transport in row.transports],
+)
+def test_row_of_the_forwarder(forwarder: Kdns, row: Row, transport: Transport) -> None:
+    row = FORWARDER.get(row.row, row)
+    check_row(forwarder, row, transport)
+    if row.rcode in ("NOERROR", "NXDOMAIN"):
+        reply = ask(forwarder.port, row.wire, transport)
+        assert reply is not None
+        assert not reply[2] & 0x04, "AA"
+        assert reply[3] & 0x80, "RA"
+
+
+def check_row(server: Kdns, row: Row, transport: Transport) -> None:
     for _ in range(4 if row.rcode in ("NOERROR", "NXDOMAIN") else 1):
         reply = ask(server.port, row.wire, transport, quiet=row.rcode is None)
         if row.rcode is None:
