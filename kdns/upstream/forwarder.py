@@ -74,7 +74,7 @@ class Exchanges:
 
     def __init__(self, streams: StreamQuestions | None = None) -> None:
         self.udp = UdpQuestions()
-        self.streams = streams or StreamQuestions()
+        self.streams = StreamQuestions() if streams is None else streams  # an empty one is false
         self.timers = Timers()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

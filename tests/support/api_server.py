@@ -5,7 +5,7 @@
 | lists with ``limit`` and ``continue``       | always                                                         |
 | watch from a version, bookmarks with nulls  | always; ``bookmark_seconds``                                   |
 | streaming lists (``sendInitialEvents``)     | ``streaming_lists``; without it 400, or ignored: ``ignores_streaming`` |
-| label and field selectors                   | always: ``a=b,c!=d``, and ``status.phase!=…``                  |
+| label and field selectors                   | always: ``a=b,c!=d``, ``status.phase!=…``, ``spec.nodeName=…`` |
 | compaction: 200, then one ERROR 410         | ``compact()``; a list's continue token answers 410 itself      |
 | a stream cut in the middle of a line        | ``cut()``                                                      |
 | silence                                     | ``silent = True``; a version of the future is silent by itself |
@@ -329,7 +329,10 @@ def _selected(item: Json, params: dict[str, str]) -> bool:
         key, negative, value = part.partition("!=") if "!=" in part else part.partition("=")
         if (labels.get(key) == value) is (negative == "!="):
             return False
-    return all(
-        phase != part.removeprefix("status.phase!=")
-        for part in filter(None, params.get("fieldSelector", "").split(","))
-    )
+    for part in filter(None, params.get("fieldSelector", "").split(",")):
+        if part.startswith("status.phase!="):
+            if phase == part.removeprefix("status.phase!="):
+                return False
+        elif item.get("spec", {}).get("nodeName") != part.removeprefix("spec.nodeName="):
+            return False
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterable
@@ -34,8 +35,10 @@ def answer(
 class Upstream:
     """Answers as *script* says, which gets the query and whether it came over TCP. Use as a context manager."""
 
-    def __init__(self, script: Script, host: str = "127.0.0.1") -> None:
+    def __init__(self, script: Script, host: str = "127.0.0.1", *, tls: ssl.SSLContext | None = None) -> None:
         self.script = script
+        self.tls = tls
+        self.connections = 0
         self.queries: list[tuple[dns.message.Message, bool, Any]] = []
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -93,10 +96,18 @@ class Upstream:
                 conn, client = self._tcp.accept()
             except OSError:
                 return
+            threading.Thread(target=self._serve_connection, args=(conn, client), daemon=True).start()
+
+    def _serve_connection(self, conn: socket.socket, client: Any) -> None:
+        """Answer message after message until the client closes; what the script raises closes it here."""
+        try:
+            if self.tls is not None:
+                conn = self.tls.wrap_socket(conn, server_side=True)
+            self.connections += 1
             with conn:
-                try:
+                while True:
                     size = struct.unpack("!H", read_exactly(conn, 2))[0]
                     for reply in self._replies(read_exactly(conn, size), client, tcp=True):
                         conn.sendall(struct.pack("!H", len(reply)) + reply)
-                except (OSError, ConnectionError):
-                    continue
+        except (OSError, ConnectionError):
+            conn.close()

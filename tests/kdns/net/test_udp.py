@@ -44,10 +44,9 @@ class Echo:
     async def answer_late(self) -> None:
         while True:
             await trio.sleep(0.01)
-            due, self.waiting = (
-                [some for some in self.waiting if some[0] <= trio.current_time()],
-                [some for some in self.waiting if some[0] > trio.current_time()],
-            )
+            now = trio.current_time()
+            due = [some for some in self.waiting if some[0] <= now]
+            self.waiting = [some for some in self.waiting if some[0] > now]
             for _, deliver, tail in due:
                 deliver(tail)
 
