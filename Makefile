@@ -1,4 +1,4 @@
-# make demo   set everything up, run the example cluster and ask it a tour of questions
+# make demo   set everything up, run both programs on an example cluster, show answers and count queries
 # make test   set everything up, run the whole test suite
 # Nothing needs root, and nothing but pip's cache is left outside this folder.
 
@@ -12,7 +12,7 @@ help:
 	@sed -n 's/^# //p' Makefile | head -3
 
 demo: $(VENV)/.installed
-	$(BIN)/kdns demo
+	$(BIN)/nodelocal demo
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest

@@ -62,6 +62,16 @@ async def _check(conf: config.Config) -> None:
         click.echo(f"  {route.zone.to_text():28} {route.servers}{then}")
 
 
+@main.command(short_help="Both programs on an example cluster, with every query counted.")
+@click.option("--keep/--no-keep", default=None, help="Stay up after it, or not [default: on a terminal].")
+def demo(keep: bool | None) -> None:
+    """Run kdns and nodelocal on loopback: kdns's tour, then the same lookups with and without expansion, counted."""
+    from nodelocal.demo import run_demo
+
+    logs.set_up(as_json=False)
+    COMMAND.run(run_demo, sys.stdout.isatty() if keep is None else keep)
+
+
 def _control(command: Any) -> Any:
     return click.option(
         "--control",

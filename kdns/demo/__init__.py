@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Final
@@ -42,45 +43,45 @@ class Stop(msgspec.Struct, frozen=True):
 
 
 TOUR: Final[Sequence[Stop]] = (
-    Stop("web.shop.svc.cluster.local", "A", "A Service with a cluster IP: its address, whatever its pods do."),
-    Stop("web.shop.svc.cluster.local", "AAAA", "It is dual-stack, so it has an IPv6 address too."),
+    Stop("web.bakery.svc.cluster.local", "A", "A Service with a cluster IP: its address, whatever its pods do."),
+    Stop("web.bakery.svc.cluster.local", "AAAA", "It is dual-stack, so it has an IPv6 address too."),
     Stop(
         "kubernetes.default.svc.cluster.local",
         "AAAA",
         "This one is IPv4 only: the name exists without such a record, so NOERROR and no answer (NODATA).",
     ),
     Stop(
-        "_http._tcp.web.shop.svc.cluster.local",
+        "_http._tcp.web.bakery.svc.cluster.local",
         "SRV",
         "A named port: its number, and the name to connect to.",
     ),
     Stop(
-        "db.shop.svc.cluster.local",
+        "db.bakery.svc.cluster.local",
         "A",
         "A headless Service: the addresses of its ready pods, from all of its EndpointSlices. db-2 is not ready.",
     ),
-    Stop("db-0.db.shop.svc.cluster.local", "AAAA", "A pod with a hostname has a name of its own, in both families."),
+    Stop("db-0.db.bakery.svc.cluster.local", "AAAA", "A pod with a hostname has a name of its own, in both families."),
     Stop(
-        "_postgres._tcp.db.shop.svc.cluster.local",
+        "_postgres._tcp.db.bakery.svc.cluster.local",
         "SRV",
         "The same port of every ready pod. Asked over TCP: the answer is the same.",
         over_tcp=True,
     ),
     Stop(
-        "payments.shop.svc.cluster.local",
+        "payments.bakery.svc.cluster.local",
         "A",
         "An ExternalName Service is a CNAME. Its target is not ours; with --upstream it would be resolved as well.",
     ),
     Stop(
-        "store.shop.svc.cluster.local",
+        "store.bakery.svc.cluster.local",
         "A",
         "This one points back into the cluster, so it is followed here.",
     ),
     Stop("80.0.96.10.in-addr.arpa", "PTR", "An address back to the Service that has it."),
-    Stop("10-244-1-10.shop.pod.cluster.local", "A", "A pod's address as a name; --pods verified knows that it runs."),
-    Stop("10-244-3-99.shop.pod.cluster.local", "A", "That pod has ended, so the name does not exist."),
+    Stop("10-244-1-10.bakery.pod.cluster.local", "A", "A pod's address as a name; --pods verified knows that it runs."),
+    Stop("10-244-3-99.bakery.pod.cluster.local", "A", "That pod has ended, so the name does not exist."),
     Stop(
-        "nothing.shop.svc.cluster.local",
+        "nothing.bakery.svc.cluster.local",
         "A",
         "No such Service: NXDOMAIN, with the SOA that says how long to believe it.",
     ),
@@ -90,8 +91,28 @@ TOUR: Final[Sequence[Stop]] = (
 )
 
 
-async def run_demo(keep: bool) -> None:
-    """Run the tour, and with *keep* stay up after it until interrupted."""
+class Example:
+    """The example cluster as it runs: *server* answers for it, *folder* holds its manifests."""
+
+    def __init__(self, server: Server, folder: Path) -> None:
+        self.server = server
+        self.folder = folder
+
+    @property
+    def address(self) -> Upstream:
+        """Where it answers."""
+        return Upstream(*self.server.addresses[0])
+
+    async def tour(self) -> None:
+        """Ask everything, and change something."""
+        for stop in TOUR:
+            await _ask(self.address, stop)
+        await _change(self.address, self.folder / "bakery.yaml")
+
+
+@asynccontextmanager
+async def example_cluster() -> AsyncIterator[Example]:
+    """Serve the example cluster on loopback, from manifests in a folder of its own, until the block ends."""
     folder = Path(tempfile.mkdtemp(prefix="kdns-demo-"))
     try:
         for item in resources.files("kdns.demo").joinpath("manifests").iterdir():
@@ -114,19 +135,22 @@ async def run_demo(keep: bool) -> None:
                 nursery.cancel_scope.cancel()  # a signal ended it: the tour ends with it
 
             await nursery.start(run_server)
-            address, port = server.addresses[0]
-            upstream = Upstream(address, port)
             await server.cluster.synced.wait()
-            for stop in TOUR:
-                await _ask(upstream, stop)
-            await _change(upstream, folder / "shop.yaml")
-            if keep:
-                click.echo(f"\nStill answering: dig @{address} -p {port} web.shop.svc.cluster.local")
-                click.echo("Ctrl-C ends it.")
-                await trio.sleep_forever()
+            yield Example(server, folder)
             nursery.cancel_scope.cancel()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+async def run_demo(keep: bool) -> None:
+    """Run the tour, and with *keep* stay up after it until interrupted."""
+    async with example_cluster() as example:
+        await example.tour()
+        if keep:
+            where = example.address
+            click.echo(f"\nStill answering: dig @{where.address} -p {where.port} web.bakery.svc.cluster.local")
+            click.echo("Ctrl-C ends it.")
+            await trio.sleep_forever()
     click.echo("\nThe tour is over.")
 
 
@@ -140,7 +164,7 @@ async def _ask(upstream: Upstream, stop: Stop) -> None:
 
 async def _change(upstream: Upstream, manifest: Path) -> None:
     """Change the cluster IP of a Service and tell when the answer follows."""
-    name, before, after = "web.shop.svc.cluster.local", "10.96.0.80", "10.96.0.81"
+    name, before, after = "web.bakery.svc.cluster.local", "10.96.0.80", "10.96.0.81"
     click.echo(f"\nA change: the cluster IP of Service web becomes {after}")
     await _reply(upstream, name, "A")
     _replace(manifest, before, after)

@@ -53,6 +53,7 @@ def namespace(resolv_conf: str = "") -> Iterator[Namespace]:
         made = Namespace(name)
         made.run("ip", "link", "set", "lo", "up")
         made.run("ip", "address", "add", "192.0.2.2/32", "dev", "lo")  # AI_ADDRCONFIG wants one beside loopback
+        made.run("ip", "-6", "address", "add", "2001:db8::2/128", "dev", "lo", "nodad")  # and of both families
         yield made
     finally:
         shutil.rmtree(etc, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import re
 import socket
 import ssl
 import struct
@@ -534,3 +535,20 @@ def test_the_pods_of_the_node_are_watched() -> None:
             server.wait_until(lambda: "nodelocal_node_pods 0.0" in server.page("/metrics")[1])
             assert lookup(server.port, "example.com.team.svc.cluster.local").rcode() == dns.rcode.NXDOMAIN
             assert "pod" not in control(server, "explain", "a.b.team.svc.cluster.local").stderr
+
+
+def test_the_demo_counts_what_expansion_saves(tmp_path: Path) -> None:
+    done = run_kdns("demo", "--no-keep", program="nodelocal", env={"TMPDIR": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    part = done.stdout.split("\nwww.example.com\n  A name of the outside world")[1].split("\nweb.bakery\n")[0]
+    counts = dict(
+        re.findall(r"^    (client to nodelocal|nodelocal to kdns|nodelocal to outside) +(\d+ +\d+)$", part, re.M)
+    )
+    assert {title: tuple(map(int, text.split())) for title, text in counts.items()} == {
+        "client to nodelocal": (10, 2),
+        "nodelocal to kdns": (3, 1),
+        "nodelocal to outside": (3, 3),
+    }
+    assert "www.example.com.default.svc.cluster.local.      5       IN      CNAME   www.example.com." in part
+    assert "The demo is over." in done.stdout
+    assert list(tmp_path.iterdir()) == []
