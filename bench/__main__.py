@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from bench import forward, propagation, udp, unique
+from bench import budget, forward, latency, propagation, udp, unique
 from bench.process import BenchError
 
 OUT = Path(__file__).parent / "out"
@@ -49,6 +49,29 @@ def bench_forward(seconds: float, rounds: int) -> None:
         rows = udp.report(forward.run(Path(folder), seconds=seconds, rounds=rounds))
     udp.table(rows)
     write("forward", {"seconds": seconds, "rounds": rounds}, rows)
+
+
+@main.command("latency")
+@click.option("--rate", default=2000, show_default=True, help="Queries a second.")
+@click.option("--misses", default=0.05, show_default=True, help="The share of names that were never asked for.")
+@click.option("--seconds", default=20.0, show_default=True, help="Length of a run.")
+def bench_latency(rate: int, misses: float, seconds: float) -> None:
+    """Milliseconds to the answer of nodelocal at a given rate, some of them forwarded, beside its peers."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows = latency.run(Path(folder), rate=rate, misses=misses, seconds=seconds)
+    latency.table(rows)
+    write("latency", {"rate": rate, "misses": misses, "seconds": seconds}, rows)
+
+
+@main.command("budget")
+@click.option("--millions", default=5.0, show_default=True, help="Names asked for once, in millions.")
+@click.option("--megabytes", default=32, show_default=True, help="The cache's budget.")
+def bench_budget(millions: float, megabytes: int) -> None:
+    """Memory of nodelocal at the start and under names that are asked for once."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows = budget.run(Path(folder), millions=millions, megabytes=megabytes)
+    budget.table(rows)
+    write("budget", {"millions": millions, "megabytes": megabytes}, rows)
 
 
 @main.command("propagation")

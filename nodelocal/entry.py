@@ -44,6 +44,7 @@ class Entry(msgspec.Struct, gc=False):
     expires_at: float = 0.0
     retry_at: float = 0.0
     hits: int = 0
+    octets: int = 0
 
     @property
     def is_failure(self) -> bool:
