@@ -23,7 +23,7 @@ import logging
 import resource
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, NoReturn, TypeVar
 
 import msgspec
 import trio
@@ -39,6 +39,7 @@ from kdns.upstream.udp import UdpQuestions
 
 log = logging.getLogger(__name__)
 
+SWEEP_SECONDS: Final = 0.05
 PATIENCE_SECONDS: Final = 0.4
 """Two dead servers before a good one still leave the answer within a second."""
 RETRY_SECONDS: Final = 1.0
@@ -73,6 +74,8 @@ class Exchanges:
     """The sockets and timers that all routes of a program share. *streams* brings its own idea of TLS."""
 
     def __init__(self, streams: StreamQuestions | None = None) -> None:
+        self._forwarders: list[Forwarder[Any]] = []
+        self._wake = trio.Event()
         self.udp = UdpQuestions()
         self.streams = StreamQuestions() if streams is None else streams  # an empty one is false
         self.timers = Timers()
@@ -82,8 +85,33 @@ class Exchanges:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.udp.run)
             nursery.start_soon(self.timers.run)
+            nursery.start_soon(self._sweep)
             await nursery.start(self.streams.run)
             task_status.started()
+
+    def add(self, forwarder: Forwarder[Any]) -> None:
+        """Look after the deadlines of *forwarder*'s questions."""
+        self._forwarders.append(forwarder)
+
+    def wake(self) -> None:
+        """Note that there is a question whose deadline may come."""
+        self._wake.set()
+
+    async def _sweep(self) -> NoReturn:
+        """Look at every question on its way, twenty times a second while there is one.
+
+        They are few at any time, while those of a second are thousands: a timer for each would keep all of these
+        in memory until it fires (17 MB at 13,000 questions a second), and costs more than the look.
+        """
+        while True:
+            if not any(map(len, self._forwarders)):
+                self._wake = trio.Event()
+                await self._wake.wait()
+            await trio.sleep(SWEEP_SECONDS)
+            now = self.timers.now()
+            for forwarder in self._forwarders:
+                for asking in [some for some in forwarder.askings.values() if now >= some.wake_at]:
+                    asking.timeout(now)
 
 
 class Forwarder(Generic[T]):
@@ -104,6 +132,7 @@ class Forwarder(Generic[T]):
     ) -> None:
         self.servers = servers
         self.exchanges = exchanges
+        exchanges.add(self)
         self.now = exchanges.timers.now
         self.read = read
         self.observe = observe or (lambda server, rcode, seconds: None)
@@ -143,6 +172,8 @@ class Forwarder(Generic[T]):
         if len(self.askings) >= self._max_questions:
             self.shed += 1
             next(iter(self.askings.values())).finish(NoReply.SHED)
+        if not self.askings:
+            self.exchanges.wake()
         asking = _Asking(self, key, question, callback, order, now)
         self.askings[key] = asking
         asking.next_try(now)
@@ -171,8 +202,18 @@ class _Asking(Generic[T]):
     """One question on its way, and who waits for it."""
 
     __slots__ = (
-        "_best", "_callbacks", "_key", "_open", "_order", "_tries", "_wake_at", "began", "forwarder", "is_done",
-        "question", "wire",
+        "_best",
+        "_callbacks",
+        "_key",
+        "_open",
+        "_order",
+        "_tries",
+        "began",
+        "forwarder",
+        "is_done",
+        "question",
+        "wake_at",
+        "wire",
     )  # fmt: skip
 
     def __init__(
@@ -191,7 +232,7 @@ class _Asking(Generic[T]):
         self._callbacks = [callback]
         self._order = order
         self.began = now
-        self._wake_at = 0.0
+        self.wake_at = 0.0
         self._tries = 0
         self._open: list[_Try[T]] = []
         self._best: T | NoReply = NoReply.NOBODY
@@ -224,15 +265,11 @@ class _Asking(Generic[T]):
             when = now + PATIENCE_SECONDS
         elif tries < most:
             when = max(now + PATIENCE_SECONDS, self.began + RETRY_SECONDS * (tries // count))
-        self._wake_at = when if when < end else end
-        self.forwarder.exchanges.timers.call_at(self._wake_at, self.timeout)
+        self.wake_at = when if when < end else end
 
-    def timeout(self) -> None:
-        """Go on, unless something else made us go on meanwhile."""
+    def timeout(self, now: float) -> None:
+        """Go on: nothing has come until ``wake_at``."""
         if self.is_done:
-            return
-        now = self.forwarder.now()
-        if now < self._wake_at:
             return
         if now >= self.began + TOTAL_SECONDS:
             for attempt in self._open:

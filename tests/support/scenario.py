@@ -229,6 +229,7 @@ def scenario(**flags: Any) -> Callable[[Callable[[Scenario], Awaitable[None]]], 
                 played = Scenario(clock, **flags)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(played.server.exchanges.timers.run)
+                    nursery.start_soon(played.server.exchanges._sweep)
                     await steps(played)
                     nursery.cancel_scope.cancel()
 
