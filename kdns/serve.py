@@ -8,6 +8,7 @@ nothing that comes later does.
 from __future__ import annotations
 
 import gc
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
@@ -32,6 +33,7 @@ from kdns.program import Program, raise_descriptor_limit
 from kdns.proto.label import Label
 from kdns.proto.message import Message, read_message
 from kdns.proto.query import REFUSED, Transport
+from kdns.proto.tlds import is_public_tld
 from kdns.queries import QueryHandler
 from kdns.upstream.forwarder import Exchanges, Forwarder
 from kdns.upstream.servers import Server as Upstream
@@ -46,6 +48,8 @@ from zones.reverse import reverse_key, ReverseZone
 from zones.selectors import Scope
 from zones.store import Change, Store
 from zones.zone import Serial, Timers, Zone
+
+log = logging.getLogger(__name__)
 
 TICK_SECONDS: Final = 1.0
 
@@ -71,6 +75,7 @@ class Cluster:
             ZoneSet(self.zones), forwards=forwards, reverse=frozenset(zone.origin for zone in self.reverse_zones)
         )
         self.responder = Responder(self.authority, forwards=forwards)
+        self._told: set[bytes] = set()
         self.synced = trio.Event()
         self.sink = Sink(self.store, _kinds(config), on_change=self._changed, on_synced=self._synced)
         self.source = self._make_source(metrics, pace)
@@ -97,6 +102,21 @@ class Cluster:
         """Once a second, with Unix time: let the serial move, and have the apexes' answers follow."""
         if self.serial.advance(now):
             self.responder.forget(zone.origin.key for zone in self.zones)
+            self._tell_public_namespaces()
+
+    def public_namespaces(self) -> list[bytes]:
+        """List the namespaces that are named like public top-level domains: they take names of the outside world from
+        clients that walk search paths (CVE-2022-2835, CVE-2022-2837)."""
+        return [name for name in self.store.namespaces() if is_public_tld(name)]
+
+    def _tell_public_namespaces(self) -> None:
+        for name in self.public_namespaces():
+            if name not in self._told:
+                self._told.add(name)
+                log.warning(
+                    "namespace %s is named like a public top-level domain: clients find names that end so in it first",
+                    name.decode(),
+                )
 
     def _changed(self, change: Change) -> None:
         self.serial.changed()
@@ -305,6 +325,11 @@ class Server:
             "Memory of the finished answers stored.",
             lambda: [((transport.value,), table.octets) for transport, table in tables.items()],
             labels=("proto",),
+        )
+        gauges.add(
+            "kdns_public_namespaces",
+            "Namespaces named like public top-level domains, which take outside names from search paths.",
+            lambda: [(one, len(cluster.public_namespaces()))],
         )
         gauges.add("kdns_serial", "The serial of the zones.", lambda: [(one, cluster.serial.value)])
         gauges.add("kdns_tcp_connections", "Open TCP connections.", lambda: [(one, len(self.program.connections))])

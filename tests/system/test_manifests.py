@@ -265,3 +265,15 @@ def test_a_large_list(tmp_path: Path, octets: int) -> None:
     with kdns("--manifests", tmp_path) as server:
         server.wait_for("synced after .*2600 Services, 2600 EndpointSlices")
         assert len(addresses(server.port, "s7.default.svc.cluster.local.")) > 10
+
+
+def test_a_namespace_named_like_a_public_tld_is_told_and_counted(tmp_path: Path) -> None:
+    """CVE-2022-2835: a Service google in a namespace com takes google.com from search paths."""
+    (tmp_path / "com.yaml").write_text(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: com}\n---\n"
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: backend}\n"
+    )
+    with kdns("--manifests", tmp_path) as server:
+        server.wait_for("namespace com is named like a public top-level domain")
+        assert "kdns_public_namespaces 1.0" in server.page("/metrics")[1]
+        assert "namespace backend" not in server.output()
