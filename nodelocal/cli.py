@@ -62,7 +62,7 @@ async def _check(conf: config.Config) -> None:
         click.echo(f"  {route.zone.to_text():28} {route.servers}{then}")
 
 
-@main.command(short_help="Both programs on an example cluster, with every query counted.")
+@main.command(short_help="Both programs on an example cluster, all queries counted.")
 @click.option("--keep/--no-keep", default=None, help="Stay up after it, or not [default: on a terminal].")
 def demo(keep: bool | None) -> None:
     """Run kdns and nodelocal on loopback: kdns's tour, then the same lookups with and without expansion, counted."""
@@ -83,14 +83,14 @@ def _control(command: Any) -> Any:
     )(command)
 
 
-@main.command()
+@main.command(short_help="Show what a running nodelocal has done.")
 @_control
 def stats(control: Path) -> None:
     """Show what a running nodelocal has done: queries, cache, search paths, upstreams."""
     _show(_asked(control, {"do": "stats"}))
 
 
-@main.command()
+@main.command(short_help="Show what its cache holds, or what it has of NAME.")
 @click.argument("name", required=False)
 @_control
 def dump(name: str | None, control: Path) -> None:
@@ -99,7 +99,7 @@ def dump(name: str | None, control: Path) -> None:
         _show_entry(entry)
 
 
-@main.command()
+@main.command(short_help="Forget what its cache holds, or NAME and what is below.")
 @click.argument("name", required=False)
 @_control
 def flush(name: str | None, control: Path) -> None:
@@ -108,7 +108,7 @@ def flush(name: str | None, control: Path) -> None:
     click.echo(f"{count} {'entry' if count == 1 else 'entries'} forgotten")
 
 
-@main.command()
+@main.command(short_help="Resolve NAME as for a client and show how.")
 @click.argument("name")
 @click.argument("rrtype", metavar="[TYPE]", default="A")
 @click.option("--from", "client", metavar="ADDRESS", help="As if this client had asked: matters with --node.")
