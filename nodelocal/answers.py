@@ -15,7 +15,6 @@ from zones.records import A, AAAA, CNAME, RRset
 EDE_STALE: Final = 3
 EDE_STALE_NXDOMAIN: Final = 19
 EDE_NO_REACHABLE: Final = 22
-EDE_CACHED_ERROR: Final = 13
 
 _TC: Final = 0x0200
 _AD: Final = 0x0020
@@ -36,7 +35,7 @@ def plain(query: Query, found: Found, now: float) -> tuple[bytes, ...]:
     stale = found.is_stale
     if len(found.links) == 1 and not stale and not entry.is_failure and not entry.is_truncated:
         ttl = entry.remaining(now)
-        if entry.answers < 2:
+        if entry.answers < 2 and entry.authorities < 256:
             flags = 0x8080 | query.flags & 0x0100 | entry.rcode | flags_for(query, is_authentic=entry.is_authentic)
             opt = opt_record(query, 0, b"") if query.edns is not None else b""
             tail = b"%c%c\0\1%c%c\0%c\0%c" % (
@@ -54,7 +53,7 @@ def expanded(query: Query, alias: Name, found: Found, now: float, *, ttl: int) -
     if alias != query.qname:
         least = min((rrset.ttl for rrset in (*answer, *authority)), default=ttl)
         answer.insert(0, RRset(query.qname, CNAME, min(least, ttl), (alias.wire,)))
-    return _whole(query, found, answer, authority)
+    return _whole(query, found, answer, authority, exists=True)
 
 
 def denied(query: Query, soa: RRset | None, *, rcode: int, is_stale: bool = False) -> bytes:
@@ -97,7 +96,10 @@ def ttl_of(link: Link, now: float) -> int:
     return STALE_TTL if link.is_stale else link.entry.remaining(now)
 
 
-def _whole(query: Query, found: Found, answer: Sequence[RRset], authority: Sequence[RRset]) -> tuple[bytes, ...]:
+def _whole(
+    query: Query, found: Found, answer: Sequence[RRset], authority: Sequence[RRset], *, exists: bool = False
+) -> tuple[bytes, ...]:
+    """Return the whole response; with *exists* a denial is NODATA, whatever the server said: the name was found."""
     entry = found.last
     if entry.is_failure and entry.rcode == SERVFAIL and not answer:
         return (failed(query),)
@@ -106,7 +108,7 @@ def _whole(query: Query, found: Found, answer: Sequence[RRset], authority: Seque
         options = ede(EDE_STALE if entry.rcode == NOERROR else EDE_STALE_NXDOMAIN, "no upstream answered in time")
     return make_response(
         query,
-        rcode=entry.rcode,
+        rcode=NOERROR if exists and entry.is_denial else entry.rcode,
         answer=answer,
         authority=authority,
         rotate=bool(answer) and answer[-1].rtype in (A, AAAA),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -95,7 +96,7 @@ def stats(control: Path) -> None:
 @_control
 def dump(name: str | None, control: Path) -> None:
     """Show what the cache holds: all of it, or of one NAME."""
-    for entry in _asked(control, {"do": "dump", "name": name})["entries"]:
+    for entry in _lines(control, {"do": "dump", "name": name}):
         _show_entry(entry)
 
 
@@ -139,15 +140,23 @@ def explain(name: str, rrtype: str, client: str | None, control: Path) -> None:
 
 
 def _asked(control: Path, asked: dict[str, Any]) -> dict[str, Any]:
+    """Return the one line of a reply."""
+    return next(_lines(control, asked), {})
+
+
+def _lines(control: Path, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the lines of the reply of the process at *control*, or end the program with what is wrong."""
     try:
-        reply = request(control, asked)
-    except (OSError, ValueError, TypeError) as exc:
+        for reply in request(control, asked):
+            if "error" in reply:
+                click.echo(f"nodelocal: {reply['error']}", err=True)
+                sys.exit(2)
+            yield reply
+    except BrokenPipeError:
+        raise
+    except (OSError, ValueError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
         COMMAND.end_with([Problem(f"--control {control}", reason, "the control socket of a running nodelocal")])
-    if "error" in reply:
-        click.echo(f"nodelocal: {reply['error']}", err=True)
-        sys.exit(2)
-    return reply
 
 
 def _show(tree: dict[str, Any], indent: str = "") -> None:

@@ -246,7 +246,8 @@ OPTIONS: Final[Sequence[Option]] = (
         "public-names",
         "ORDER",
         "Names under a public top-level domain (example.com) are looked for as clients do, in the cluster first, or as "
-        "they are first, so that a namespace called com cannot take them: cluster-first or absolute-first.",
+        "they are before any namespace but the pod's own, so that one called com cannot take them: cluster-first or "
+        "absolute-first.",
         "cluster-first or absolute-first",
         _public,
         "cluster-first",

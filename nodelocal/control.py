@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn, TYPE_CHECKING
@@ -17,6 +18,7 @@ import trio
 from kdns.errors import ConfigError, Problem
 from kdns.proto.query import RCODE_TEXT
 from kdns.proto.text import rrset_to_text
+from nodelocal.cache import WHOLE
 from nodelocal.entry import Entry
 from nodelocal.expand import Decision, Ending, Expanded
 from nodelocal.resolver import Found
@@ -28,9 +30,14 @@ from zones.search import Walk
 if TYPE_CHECKING:
     from nodelocal.serve import Server
 
+log = logging.getLogger(__name__)
+
 MAX_REQUEST_OCTETS: Final = 4096
 REQUEST_SECONDS: Final = 10.0
-MAX_DUMPED: Final = 1_000_000
+REPLY_SECONDS: Final = 120.0
+"""A dump of a large cache takes its time, since clients are answered between its entries."""
+DUMPED_AT_ONCE: Final = 50
+"""Entries between two of which clients get their answers: about a millisecond."""
 
 Json = dict[str, Any]
 
@@ -85,7 +92,7 @@ class Control:
                 self._path.unlink()
 
     async def _serve_one(self, stream: trio.SocketStream) -> None:
-        with suppress(trio.BrokenResourceError), trio.move_on_after(REQUEST_SECONDS):
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError), trio.move_on_after(REPLY_SECONDS):
             async with stream:
                 request = b""
                 while b"\n" not in request and len(request) < MAX_REQUEST_OCTETS:
@@ -93,29 +100,44 @@ class Control:
                     if not chunk:
                         return
                     request += chunk
-                reply = await self._reply(request)
-                await stream.send_all(json.dumps(reply).encode() + b"\n")
+                async for reply in self._replies(request):
+                    await stream.send_all(json.dumps(reply).encode() + b"\n")
 
-    async def _reply(self, request: bytes) -> Json:
+    async def _replies(self, request: bytes) -> AsyncIterator[Json]:
+        """Yield the lines of the reply: one, or for a dump one for each entry."""
         try:
             asked = json.loads(request)
-            match asked["do"]:
-                case "stats":
-                    return self._stats()
-                case "dump":
-                    return {"entries": list(self._dump(_name(asked.get("name"))))}
-                case "flush":
-                    name = _name(asked.get("name"))
-                    self._server.expander.forget()
-                    self._server.front.tick()
-                    return {"flushed": self._server.resolver.cache.flush(name)}
-                case "explain":
-                    name = _name(asked["name"])
-                    assert name is not None  # it was given
-                    return await self._explain(name, rrtype_from_text(asked.get("type", "A")), asked.get("from"))
-            return {"error": f"unknown request {asked['do']!r}"}
-        except (ValueError, KeyError, TypeError, BadName, BadRecord) as exc:
-            return {"error": str(exc)}
+            if not isinstance(asked, dict):
+                raise TypeError("a request is a JSON object")
+            if asked.get("do") == "dump":
+                for number, entry in enumerate(self._dump(_name(asked.get("name")))):
+                    if not number % DUMPED_AT_ONCE:
+                        await trio.lowlevel.checkpoint()
+                    yield entry
+                return
+            reply = await self._reply(asked)
+        except Exception as exc:
+            if not isinstance(exc, ValueError | KeyError | TypeError | BadName | BadRecord | RecursionError):
+                log.exception("a request at the control socket")
+            reply = {"error": str(exc) or type(exc).__name__}
+        yield reply
+
+    async def _reply(self, asked: Json) -> Json:
+        match asked.get("do"):
+            case "stats":
+                return self._stats()
+            case "flush":
+                name = _name(asked.get("name"))
+                self._server.expander.forget()
+                self._server.front.tick()
+                return {"flushed": self._server.resolver.cache.flush(name)}
+            case "explain":
+                name = _name(asked["name"])
+                rrtype, client = asked.get("type", "A"), asked.get("from")
+                if name is None or not isinstance(rrtype, str) or not isinstance(client, str | None):
+                    raise TypeError("a name, a type and an address are text")
+                return await self._explain(name, rrtype_from_text(rrtype), client)
+        return {"error": f"unknown request {asked.get('do')!r}"}
 
     def _remove_dead(self) -> None:
         try:
@@ -174,16 +196,13 @@ class Control:
 
     def _dump(self, name: Name | None) -> Iterator[Json]:
         now = trio.current_time()
-        count = 0
         for key, entry in self._server.resolver.cache.items():
             qname = Name.trusted(key[:-3])
             if name is not None and qname != name:
                 continue
-            count += 1
-            if count > MAX_DUMPED:
-                return
             qtype = key[-3] << 8 | key[-2]
-            yield _described(qname, rrtype_to_text(qtype) if qtype else "any type", entry, now, flags=key[-1])
+            text = "any type" if key[-1] & WHOLE else rrtype_to_text(qtype)
+            yield _described(qname, text, entry, now, flags=key[-1])
 
     async def _explain(self, name: Name, qtype: int, client: str | None) -> Json:
         server = self._server
@@ -272,16 +291,15 @@ def _described(qname: Name, qtype: str, entry: Entry, now: float, *, flags: int 
     }
 
 
-def request(path: Path, asked: Json, *, seconds: float = REQUEST_SECONDS) -> Json:
-    """Ask the process at *path*; blocks. Raises OSError, ValueError."""
+def request(path: Path, asked: Json, *, seconds: float = REQUEST_SECONDS) -> Iterator[Json]:
+    """Ask the process at *path* and yield the lines of its reply; blocks. Raises OSError, ValueError."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(seconds)
         sock.connect(str(path))
         sock.sendall(json.dumps(asked).encode() + b"\n")
-        parts = []
-        while part := sock.recv(65_536):
-            parts.append(part)
-    reply = json.loads(b"".join(parts))
-    if not isinstance(reply, dict):
-        raise TypeError("no reply of nodelocal's")
-    return reply
+        with sock.makefile("rb") as lines:
+            for line in lines:
+                reply = json.loads(line)
+                if not isinstance(reply, dict):
+                    raise ValueError("no reply of nodelocal's")  # noqa: TRY004 - what else is wrong with it is one, too
+                yield reply

@@ -121,6 +121,7 @@ def seal(
     query = Query(b"\0\0", 0, qname, qtype, IN, question, 0, Transport.TCP)
     tail = make_response(query, rcode=rcode, answer=answer, authority=authority)[0]
     body = tail[10 + len(question) :]
+    is_truncated = is_truncated or bool(tail[0] & 0x02)  # without the sender's compression it may be too long
     answers, authorities = int.from_bytes(tail[4:6], "big"), int.from_bytes(tail[6:8], "big")
     return Entry(
         rcode=rcode,

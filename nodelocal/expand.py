@@ -32,14 +32,15 @@ import cachetools
 import msgspec
 
 from kdns.proto import peer
-from kdns.proto.query import NXDOMAIN
+from kdns.proto.query import NOERROR, NXDOMAIN
 from kdns.proto.tlds import is_public_tld
+from kdns.upstream.forwarder import PATIENCE_SECONDS
 from nodelocal.entry import FAILURE, seal
 from nodelocal.pods import NodePods
 from nodelocal.resolver import Found, Link, Resolver
 from nodelocal.route import CLUSTER
 from zones.errors import BadName
-from zones.names import Name, split_labels
+from zones.names import label_octets, Name, split_labels
 from zones.objects import SearchPath
 from zones.records import CNAME, RRset, SOA
 from zones.search import decide, explicit_walk, Failed, Lost, MARKER, Outcome, transparent_walk, types_of, Walk, Won
@@ -47,6 +48,9 @@ from zones.search import decide, explicit_walk, Failed, Lost, MARKER, Outcome, t
 log = logging.getLogger(__name__)
 
 MAX_DECISIONS: Final = 8192
+MAX_WALK_SECONDS: Final = 60.0
+"""A walk that has not ended after this long never will: something broke, and it is begun again."""
+
 MAX_HIJACKERS: Final = 100
 """Namespaces that are named like top-level domains and told of in the log."""
 
@@ -96,7 +100,7 @@ class Expanded(msgspec.Struct):
 
 class Expander:
     """Walks search paths. *domains* gives the host's own search domains as of now; with *absolute_first* names whose
-    last label is a public top-level domain are tried as they are before anything else."""
+    last label is a public top-level domain are tried as they are before any other namespace than the pod's own."""
 
     def __init__(
         self,
@@ -121,7 +125,7 @@ class Expander:
         # What was walked for lately: the client's own next step, <prefix>.svc.<zone>, looks like the first step of
         # another walk, and must not be taken for one.
         self._walked: cachetools.LRUCache[tuple[bytes, ...], None] = cachetools.LRUCache(MAX_DECISIONS)
-        self._walking: dict[bytes, list[Callable[[Decision], None]]] = {}
+        self._walking: dict[bytes, tuple[float, list[Callable[[Decision], None]]]] = {}
         self.endings: Counter[Ending] = Counter()
         self.hijacks = 0
         """Walks that ended at a Service whose namespace is named like a public top-level domain (CVE-2022-2835)."""
@@ -149,24 +153,22 @@ class Expander:
             return False
         return walk.is_explicit or pod.search_path is SearchPath.USUAL
 
-    def is_search_element(self, qname: Name) -> bool:
-        """Tell whether *qname* is a search domain of the explicit form itself, or above one: it exists, without
-        data."""
+    def denial_of(self, qname: Name) -> int | None:
+        """Return what a name of the explicit form gets that is walked for nobody, None for any other name.
+
+        The search domain itself, and what is above it, exist (NODATA). All such names are ours to deny: no upstream
+        ever sees one.
+        """
         if self.mode is Mode.OFF or not qname.is_under(MARKER):
-            return False
+            return None
         labels = qname.labels[: len(qname.labels) - len(MARKER.labels)]
         for zone in self._zones:
             count = len(labels) - len(zone.labels)
-            if 0 <= count <= 2 and labels[count:] == zone.labels and (count < 2 or labels[0] == b"search"):
-                return True
-        return False
+            if count >= 0 and labels[count:] == zone.labels:
+                return NOERROR if count < 2 or (count == 2 and labels[0] == b"search") else NXDOMAIN
+        return None
 
     # -- where it ends ----------------------------------------------------------------------------------------------
-
-    def find(self, walk: Walk, qtype: int, *, do: bool, cd: bool, now: float) -> Decision | None:
-        """Return the decision that is known, if it is."""
-        decision = self._decisions.get(_key(walk, qtype, do=do, cd=cd))
-        return decision if decision is not None and now < decision.expires_at else None
 
     def expand(
         self, walk: Walk, qtype: int, callback: Callable[[Expanded], None], *, do: bool = False, cd: bool = False
@@ -180,15 +182,17 @@ class Expander:
             name, question = decision.name, walk.question
 
             def resolve() -> None:
-                self._resolver.resolve(name, qtype, lambda found: callback(Expanded(decision, found)), do=do, cd=cd)
+                self._resolver.resolve(
+                    name, qtype, lambda found: callback(Expanded(decision, found)), do=do, cd=cd, since=since
+                )
 
-            if not decision.is_inside or question is None:
+            if not decision.is_inside or question is None or not self.asks_kdns():
                 resolve()
                 return
 
             def replied(found: Found) -> None:
-                behind = _behind_alias(question, found, qtype)
-                if behind is None:
+                behind = _behind_alias(question, found, qtype, name)
+                if behind is None:  # it failed, or the cluster changed meanwhile
                     resolve()
                 else:
                     callback(Expanded(decision, behind))
@@ -196,6 +200,7 @@ class Expander:
             forwarder = self._resolver.forwarders[CLUSTER]
             self._resolver.ask_peers(question, qtype, replied, forwarder=forwarder, do=do, cd=cd)
 
+        since = self._resolver.now()
         self.decide(walk, qtype, decided, do=do, cd=cd)
 
     def decide(
@@ -209,22 +214,40 @@ class Expander:
             callback(decision)
             return
         waiting = self._walking.get(key)
-        if waiting is not None:
-            waiting.append(callback)
+        if waiting is not None and now - waiting[0] < MAX_WALK_SECONDS:
+            waiting[1].append(callback)
             return
-        self._walking[key] = [callback]
+        self._walking[key] = now, [*(waiting[1] if waiting is not None else ()), callback]
         self._walked[walk.labels] = None
 
         def end(decision: Decision) -> None:
+            if key not in self._walking:
+                return  # it ended before
             self.endings[decision.ending] += 1
             if decision.ending is not Ending.FAILED:
                 self._decisions[key] = decision
             if decision.ending is Ending.WON and decision.name == _in_namespace_typed(walk):
                 self._note_hijack(walk.tld)
-            for waiter in self._walking.pop(key, ()):
-                waiter(decision)
+            for waiter in self._walking.pop(key)[1]:
+                try:
+                    waiter(decision)
+                except Exception:
+                    log.exception("an answer to %s", walk.question)
 
-        _Walking(self, walk, qtype, end, do=do, cd=cd).start()
+        walking = _Walking(self, walk, qtype, end, do=do, cd=cd)
+        try:
+            walking.start()
+        except Exception:
+            log.exception("a walk for %s", walk.question)
+            walking.fail()
+
+    def asks_kdns(self) -> bool:
+        """Tell whether the server of the cluster that is asked first is kdns."""
+        forwarder = self._resolver.forwarders.get(CLUSTER)
+        if forwarder is None or not self._resolver.peers:
+            return False
+        servers = forwarder.servers.in_order(self._resolver.now())
+        return bool(servers) and servers[0] in self._resolver.peers
 
     def _note_hijack(self, namespace: bytes) -> None:
         if not is_public_tld(namespace):
@@ -242,20 +265,19 @@ class Expander:
         self._decisions.clear()
 
 
-def _behind_alias(question: Name, found: Found, qtype: int) -> Found | None:
-    """Return what kdns answered to the explicit form without its own alias: an entry of the name found.
+def _behind_alias(question: Name, found: Found, qtype: int, name: Name) -> Found | None:
+    """Return what kdns answered to the explicit form without its own alias: an entry of *name*.
 
-    None where it has no alias any more: the cluster changed meanwhile.
+    None where there is no such alias to *name*: it failed, or the cluster changed meanwhile.
     """
     first, *rest = found.links
     entry = first.entry
     if entry.is_failure:
-        return found
+        return None
     answer, authority = entry.sections(first.qname, entry.ttl)
     alias = next((rrset for rrset in answer if rrset.rtype == CNAME and rrset.owner == question), None)
-    if alias is None:
+    if alias is None or Name.trusted(alias.rdatas[0]) != name:
         return None
-    name = Name.trusted(alias.rdatas[0])
     sealed = seal(
         name,
         qtype,
@@ -291,67 +313,79 @@ class _Walking:
         self._end = end
         self._do = do
         self._cd = cd
+        self._waits_for_kdns = False
+        self._is_going_on = self._goes_on = False
         self._steps: list[tuple[str, str]] = []
         self._expires_at = self._resolver.now() + MAX_TTL
         self._is_nodata = False
         self._is_stale = False
         self._soa: RRset | None = None
         outside = walk.outside(owner._domains())
-        absolute_first = owner._absolute_first and len(walk.prefix) > 1 and is_public_tld(walk.tld)
-        self._first = outside[-1:] if absolute_first else ()
-        self._outside = list(outside[:-1] if self._first else outside)
+        self._absolute_first = owner._absolute_first and len(walk.prefix) > 1 and is_public_tld(walk.tld)
+        self._absolute = outside[-1]
+        self._outside = [self._absolute, *outside[:-1]] if self._absolute_first else list(outside)
+        self._since = owner._resolver.now()
 
     def start(self) -> None:
         """Begin."""
-        if self._first:
-            self._pair(self._first[0], self._first_is_over)
-        else:
-            self._inside()
+        self._inside()
 
-    def _first_is_over(self, outcome: Outcome) -> None:
-        if not self._is_over(self._first[0], outcome):
-            self._inside()
+    def fail(self) -> None:
+        """End in failure, unless it has ended."""
+        self._end(self._decision(Ending.FAILED))
 
     # -- inside the cluster -----------------------------------------------------------------------------------------
 
     def _inside(self) -> None:
+        if self._owner.asks_kdns() and self._walk.question is not None:
+            self._ask_kdns(self._walk.question)
+        else:
+            self._inside_of_others()
+
+    def _inside_of_others(self) -> None:
         walk = self._walk
         is_known = walk.is_explicit or self._owner.pods is not None
-        if is_known or self._asks_kdns() or not is_public_tld(walk.namespace):
-            self._inside_of_namespace()
+        if is_known or not is_public_tld(walk.namespace):
+            self._inside_step_by_step()
             return
 
         # A namespace named like a top-level domain: the name is likelier a later step of somebody's walk.
         def take(found: Found) -> None:
-            if found.last.is_failure or found.last.rcode == NXDOMAIN:
-                self._end(self._decision(Ending.LITERAL))
+            if found.last.is_failure:
+                self._expires_at = self._resolver.now()  # not remembered: the name itself is asked for as it stands
             else:
-                self._inside_of_namespace()
+                self._expires_at = min(self._expires_at, found.expires_at)
+            if found.last.is_failure or found.last.rcode == NXDOMAIN:
+                self._end_literally(walk.namespace_name)
+            else:
+                self._inside_step_by_step()
 
-        self._resolver.resolve(walk.namespace_name, self._qtype, take, do=self._do, cd=self._cd)
+        self._resolver.resolve(walk.namespace_name, self._qtype, take, do=self._do, cd=self._cd, since=self._since)
 
-    def _asks_kdns(self) -> bool:
-        forwarder = self._resolver.forwarders.get(CLUSTER)
-        if forwarder is None or self._walk.question is None or not self._resolver.peers:
-            return False
-        servers = forwarder.servers.in_order(self._resolver.now())
-        return bool(servers) and servers[0] in self._resolver.peers
+    def _ask_kdns(self, question: Name) -> None:
+        forwarder = self._resolver.forwarders[CLUSTER]
+        peers = self._resolver.peers
+        if any(server not in peers for server in forwarder.servers.in_order(self._since)):
+            # Another may answer where kdns does not.
+            self._resolver.timers.call_at(self._since + PATIENCE_SECONDS, self._give_up_on_kdns)
+        self._waits_for_kdns = True
+        self._resolver.ask_peers(
+            question, self._qtype, self._peer_replied, forwarder=forwarder, do=self._do, cd=self._cd
+        )
 
-    def _inside_of_namespace(self) -> None:
-        question = self._walk.question
-        if question is not None and self._asks_kdns():
-            forwarder = self._resolver.forwarders[CLUSTER]
-            self._resolver.ask_peers(
-                question, self._qtype, self._peer_replied, forwarder=forwarder, do=self._do, cd=self._cd
-            )
-            return
-        self._inside_step_by_step()
+    def _give_up_on_kdns(self) -> None:
+        if self._waits_for_kdns:
+            self._waits_for_kdns = False
+            self._inside_of_others()
 
     def _peer_replied(self, found: Found) -> None:
+        if not self._waits_for_kdns:
+            return
+        self._waits_for_kdns = False
         entry = found.links[0].entry
         question = self._walk.question
         if entry.note is None and question is not None and entry is not FAILURE:  # another server answers there now
-            self._inside_step_by_step()
+            self._inside_of_others()
             return
         if entry.is_failure or question is None or entry.note is None:
             self._note_step(question or self._walk.zone, Outcome.FAILED)
@@ -362,12 +396,15 @@ class _Walking:
         alias = next((rrset for rrset in answer if rrset.rtype == CNAME and rrset.owner == question), None)
         if alias is not None:
             name = Name.trusted(alias.rdatas[0])
+            is_first = name == self._walk.inside[0]
+            if entry.note & peer.LITERAL and not self._walk.is_explicit and not is_first:
+                self._end_literally(question)
+                return
             self._note_step(name, Outcome.DATA)
-            self._end(self._decision(Ending.WON, name, is_inside=True))
+            self._won_inside(name, is_first=is_first, is_inside=True)
             return
         if entry.note & peer.LITERAL and not self._walk.is_explicit:
-            self._steps.append((question.to_text(), "literal"))
-            self._end(self._decision(Ending.LITERAL))
+            self._end_literally(question)
             return
         self._take_soa(authority)
         self._is_stale |= found.is_stale
@@ -375,6 +412,22 @@ class _Walking:
         self._is_nodata |= outcome is Outcome.NODATA
         self._note_step(question, outcome)
         self._next_outside()
+
+    def _end_literally(self, question: Name) -> None:
+        self._steps.append((question.to_text(), "literal"))
+        self._end(self._decision(Ending.LITERAL))
+
+    def _won_inside(self, name: Name, *, is_first: bool, is_inside: bool = False) -> None:
+        """End at *name*; names of the outside world are looked for there before another namespace may take them."""
+        if is_first or not self._absolute_first:
+            self._end(self._decision(Ending.WON, name, is_inside=is_inside))
+            return
+
+        def take(outcome: Outcome) -> None:
+            if not self._is_over(self._absolute, outcome):
+                self._end(self._decision(Ending.WON, name, is_inside=is_inside))
+
+        self._pair(self._absolute, take)
 
     def _inside_step_by_step(self) -> None:
         names = self._walk.inside
@@ -395,7 +448,7 @@ class _Walking:
                     self._note_step(name, known)
             match decision:
                 case Won(won):
-                    self._end(self._decision(Ending.WON, names[won]))
+                    self._won_inside(names[won], is_first=won == 0)
                 case Failed():
                     self._end(self._decision(Ending.FAILED))
                 case Lost(is_nodata):
@@ -410,6 +463,18 @@ class _Walking:
     # -- outside ----------------------------------------------------------------------------------------------------
 
     def _next_outside(self) -> None:
+        """Go on with the steps outside: in a loop while they are answered at once, so no list of them is too long."""
+        if self._is_going_on:
+            self._goes_on = True
+            return
+        self._is_going_on = True
+        self._goes_on = True
+        while self._goes_on:
+            self._goes_on = False
+            self._one_outside()
+        self._is_going_on = False
+
+    def _one_outside(self) -> None:
         if not self._outside:
             self._end(self._decision(Ending.LOST))
             return
@@ -461,11 +526,11 @@ class _Walking:
             self._take_soa(entry.sections(found.links[-1].qname, entry.remaining(self._resolver.now()))[1])
             exists |= entry.rcode != NXDOMAIN
             if exists and types:
-                self._resolver.resolve(name, types.pop(0), take, do=self._do, cd=self._cd)
+                self._resolver.resolve(name, types.pop(0), take, do=self._do, cd=self._cd, since=self._since)
             else:
                 callback(Outcome.NODATA if exists else Outcome.NXDOMAIN)
 
-        self._resolver.resolve(name, types.pop(0), take, do=self._do, cd=self._cd)
+        self._resolver.resolve(name, types.pop(0), take, do=self._do, cd=self._cd, since=self._since)
 
     def _take_soa(self, authority: Sequence[RRset]) -> None:
         """Keep the first SOA, which is that of the step asked first, under a name that the question lies below."""
@@ -504,6 +569,5 @@ class _Walking:
 def _key(walk: Walk, qtype: int, *, do: bool, cd: bool) -> bytes:
     """Return what walks with the same end share; A and AAAA are one."""
     kind = min(types_of(qtype))
-    prefix = b".".join(walk.prefix).lower()
     flags = bytes((kind >> 8, kind & 255, do << 2 | cd << 1 | walk.is_explicit))
-    return b"\0".join((walk.zone.key, walk.namespace, prefix)) + flags
+    return walk.zone.key + label_octets((walk.namespace,)) + label_octets(walk.labels) + flags

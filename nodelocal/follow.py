@@ -87,5 +87,5 @@ def take_line(pods: NodePods, line: bytes) -> None:
             pods.trouble = ""
         elif "trouble" in said:
             pods.trouble = said["trouble"] or ""
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
         log.warning("the watcher of the node's pods wrote something else: %s", exc)

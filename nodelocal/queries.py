@@ -30,7 +30,9 @@ from kdns.proto.refusal import refusal
 from kdns.proto.response import make_bare, make_response
 from kdns.proto.table import AnswerTable
 from kdns.proto.table import Entry as Finished
+from kdns.upstream.forwarder import TOTAL_SECONDS
 from nodelocal import answers
+from nodelocal.cache import STALE_TTL
 from nodelocal.entry import Entry
 from nodelocal.expand import Ending, Expanded, Expander
 from nodelocal.fairness import Fairness
@@ -45,8 +47,13 @@ log = logging.getLogger(__name__)
 MAX_TABLE_OCTETS: Final = {Transport.UDP: 12 * 2**20, Transport.TCP: 4 * 2**20}
 """Memory for the finished answers of one second."""
 
-MAX_OWN: Final = 8192
-"""Finished answers of one second that are for the clients of one namespace alone."""
+MAX_OWN_OCTETS: Final = 8 * 2**20
+"""Memory for the finished answers of one second that are for the clients of one namespace alone."""
+OWN_OCTETS: Final = 400
+"""What one of them costs beside its key and its responses."""
+
+_OwnKey = tuple[bytes, Transport, bytes]
+"""The namespace, the transport, the query behind its ID."""
 
 _FIRST_ODD_TYPE: Final = 249
 """From TKEY on come the types that ask for something else than records."""
@@ -79,7 +86,8 @@ class Front:
         self.fairness = fairness
         self.labels = Labels()
         self.tables = {transport: AnswerTable(max_octets=octets) for transport, octets in MAX_TABLE_OCTETS.items()}
-        self.own: dict[tuple[bytes, Transport, bytes], tuple[tuple[bytes, ...], Label]] = {}
+        self.own: dict[_OwnKey, tuple[tuple[bytes, ...], Label]] = {}
+        self._own_octets = 0
         self.expanded = 0
         """Questions answered under another name than asked for."""
         self._turn = 0
@@ -89,6 +97,14 @@ class Front:
         for table in self.tables.values():
             table.clear()
         self.own.clear()
+        self._own_octets = 0
+
+    def keep_own(self, key: _OwnKey, tails: tuple[bytes, ...], label: Label) -> None:
+        """Store an answer for the clients of one namespace until the next tick, where there is room."""
+        octets = len(key[2]) + sum(map(len, tails)) + OWN_OCTETS
+        if len(key[2]) <= MAX_UDP_OCTETS and self._own_octets + octets <= MAX_OWN_OCTETS:
+            self.own[key] = tails, label
+            self._own_octets += octets
 
     def handler(self, transport: Transport, family: int) -> Handler:
         """Return what answers on one listener."""
@@ -108,6 +124,7 @@ class Handler:
     def __init__(self, front: Front, transport: Transport, family: int) -> None:
         self._front = front
         self.resolver = front.resolver
+        self.expander = front.expander
         self._transport = transport
         self._proto = transport.value
         self._family = str(1 if family == 4 else 2)  # CoreDNS's numbers for IPv4 and IPv6
@@ -154,18 +171,16 @@ class Handler:
                 return self._plainly(wire, query, tail, "", client, began)
         qname = query.qname
         route = front.resolver.routes.of(qname)
-        if len(qname.labels) == 2 and front.guard.is_probe(qname):
+        if front.guard.probes and front.guard.is_probe(qname):
             route = None
         is_common = True
         if qname.labels[-1:] in front.expander.endings_of_zones:
             walk = front.expander.walk_of(qname)
-            if walk is not None:
-                if front.expander.is_for(walk, client):
-                    return self._expand(wire, query, walk, client, began)
-                is_common = False  # others are answered otherwise
-            if front.expander.is_search_element(qname):
-                tail = answers.denied(query, None, rcode=NOERROR)
-                return self._plainly(wire, query, tail, "", client, began)
+            if walk is not None and front.expander.is_for(walk, client):
+                return self._expand(wire, query, walk, client, began)
+            if (rcode := front.expander.denial_of(qname)) is not None:
+                return self._plainly(wire, query, answers.denied(query, None, rcode=rcode), "", client, began)
+            is_common = walk is None  # others are answered otherwise
         if route is None:
             tail = make_response(query, rcode=REFUSED, ra=True)[0]
             return self._plainly(wire, query, tail, "", client, began)
@@ -230,68 +245,54 @@ class Handler:
 
     def _expand(self, wire: bytes, query: Query, walk: Walk, client: Client, began: float) -> bytes | Later:
         front = self._front
-        do = query.edns is not None and query.edns.do
-        cd = query.checking_disabled
         namespace = walk.namespace if front.expander.pods is not None else None
         if namespace is not None:
             known = front.own.get((namespace, self._transport, wire[2:]))
             if known is not None:
                 return self._done(wire, front.pick(known[0]), known[1], client, began)
-        sender = self._sender(client)
-        replies: list[bytes] = []
-        waiting: list[Deliver] = []
+        waiting = _Walking(self, wire, query, walk, self._sender(client), began)
+        waiting.start()
+        return waiting.tail if waiting.tail is not None else waiting.wait
 
-        def deliver(tail: bytes | None) -> None:
-            if waiting:
-                waiting[0](tail)
-            elif tail is not None:
-                replies.append(tail)
+    def expanded(
+        self, wire: bytes, query: Query, walk: Walk, expanded: Expanded, client: Client, began: float
+    ) -> bytes:
+        """Return the response of what a walk came to, and store it where it is good for a while."""
+        front = self._front
+        tails, lives = self._tails(query, expanded, self.resolver.now())
+        label = front.labels.of(walk.zone.to_text(), query, tails[0][1] & 15)
+        if lives >= SETTLED_SECONDS:
+            if front.expander.pods is None:
+                self._store(wire, tails, label)
+            else:
+                front.keep_own((walk.namespace, self._transport, wire[2:]), tails, label)
+        return self._done(wire, front.pick(tails), label, client, began)
 
-        def take(expanded: Expanded) -> None:
-            if expanded.decision.ending is Ending.LITERAL:
-                route = front.resolver.routes.of(query.qname)
-                assert route is not None  # the cluster's, which said so
-                now = front.resolver.now()
-                entry = front.resolver.cache.find(query.qname, query.qtype, do=do, cd=cd, now=now)
-                _Waiting(self, wire, query, route, sender, began).ask(deliver, entry, now, do=do, cd=cd)
-                return
-            now = trio.current_time()
-            tails, lives = self._tails(query, expanded, now)
-            label = front.labels.of(walk.zone.to_text(), query, tails[0][1] & 15)
-            if lives >= SETTLED_SECONDS:
-                if namespace is None:
-                    self._store(wire, tails, label)
-                elif len(front.own) < MAX_OWN:
-                    front.own[namespace, self._transport, wire[2:]] = tails, label
-            deliver(self._done(wire, front.pick(tails), label, sender, began))
-
-        def guarded(expanded: Expanded) -> None:
-            try:
-                take(expanded)
-            except Exception:  # noqa: BLE001 - told and counted there
-                deliver(self.broken(wire, sender, began))
-
-        front.expander.expand(walk, query.qtype, guarded, do=do, cd=cd)
-        return replies[0] if replies else waiting.append
+    def failed(self, wire: bytes, query: Query, client: Client, began: float) -> bytes:
+        """Return SERVFAIL for a query whose time is up."""
+        return self._plainly(wire, query, answers.failed(query, "not answered in time"), "", client, began)
 
     def _tails(self, query: Query, expanded: Expanded, now: float) -> tuple[tuple[bytes, ...], float]:
         """Return the response and the seconds that it is good for; 0: not to be stored."""
         decision, found = expanded.decision, expanded.found
         left = max(0.0, decision.expires_at - now)
         ttl = max(0, int(decision.expires_at) - int(now))
+        is_stale = decision.is_stale or (found is not None and found.is_stale)
+        if is_stale:
+            ttl = STALE_TTL
         if decision.ending is Ending.FAILED or (decision.ending is Ending.WON and found is None):
             return (answers.failed(query, "a step of the search path failed"),), 0
         if found is not None and decision.name is not None:
             if decision.name != query.qname and not found.last.is_failure:
                 self._front.expanded += 1
             tails = answers.expanded(query, decision.name, found, now, ttl=ttl)
-            is_fit = not found.is_stale and not found.last.is_failure
+            is_fit = not is_stale and not found.last.is_failure
             return tails, min(left, found.expires_at - now) if is_fit else 0
         rcode = NOERROR if decision.is_nodata else NXDOMAIN
         soa = decision.soa
         if soa is not None:
             soa = RRset(soa.owner, soa.rtype, min(soa.ttl, ttl), soa.rdatas)
-        return (answers.denied(query, soa, rcode=rcode, is_stale=decision.is_stale),), left
+        return (answers.denied(query, soa, rcode=rcode, is_stale=is_stale),), 0 if is_stale else left
 
     # -- bookkeeping --------------------------------------------------------------------------------------------------
 
@@ -357,6 +358,76 @@ class _Waiting:
         except Exception:  # noqa: BLE001 - told and counted there
             tail = handler.broken(wire, client, began)
         self._deliver(tail)
+
+
+class _Walking:
+    """A query that waits for the end of a search path; it has until the client's patience ends, whatever the steps do.
+
+    ``tail`` is its response, once it is there.
+    """
+
+    __slots__ = ("_began", "_client", "_deliver", "_handler", "_query", "_walk", "_wire", "tail")
+
+    def __init__(self, handler: Handler, wire: bytes, query: Query, walk: Walk, client: Client, began: float) -> None:
+        self._handler = handler
+        self._wire = wire
+        self._query = query
+        self._walk = walk
+        self._client = client
+        self._began = began
+        self._deliver: Deliver | None = None
+        self.tail: bytes | None = None
+
+    def start(self) -> None:
+        """Walk."""
+        query = self._query
+        do = query.edns is not None and query.edns.do
+        self._handler.expander.expand(self._walk, query.qtype, self._take, do=do, cd=query.checking_disabled)
+
+    def wait(self, deliver: Deliver) -> None:
+        """Have the response delivered when it is there (``kdns.net.handler.Later``)."""
+        self._deliver = deliver
+        resolver = self._handler.resolver
+        resolver.timers.call_at(resolver.now() + TOTAL_SECONDS, self._give_up)
+
+    def _take(self, expanded: Expanded) -> None:
+        if self.tail is not None:
+            return
+        handler, wire, query = self._handler, self._wire, self._query
+        try:
+            if expanded.decision.ending is Ending.LITERAL:
+                do = query.edns is not None and query.edns.do
+                handler.resolver.resolve(
+                    query.qname, query.qtype, self._take_plainly, do=do, cd=query.checking_disabled
+                )
+                return
+            tail = handler.expanded(wire, query, self._walk, expanded, self._client, self._began)
+        except Exception:  # noqa: BLE001 - told and counted there
+            tail = handler.broken(wire, self._client, self._began)
+        self._finish(tail)
+
+    def _take_plainly(self, found: Found) -> None:
+        """Take the answer to the name as it stands."""
+        if self.tail is not None:
+            return
+        handler, wire, query = self._handler, self._wire, self._query
+        try:
+            route = handler.resolver.routes.of(query.qname)
+            assert route is not None  # the cluster's, which was asked
+            now = handler.resolver.now()
+            tail = handler.answer(wire, query, route, found, now, self._client, self._began, is_common=False)
+        except Exception:  # noqa: BLE001 - told and counted there
+            tail = handler.broken(wire, self._client, self._began)
+        self._finish(tail)
+
+    def _give_up(self) -> None:
+        if self.tail is None:
+            self._finish(self._handler.failed(self._wire, self._query, self._client, self._began))
+
+    def _finish(self, tail: bytes) -> None:
+        self.tail = tail
+        if self._deliver is not None:
+            self._deliver(tail)
 
 
 def _nothing(_: bytes) -> None:

@@ -2,7 +2,7 @@
 
 | in the reply                                        | what becomes of it                                        |
 |-----------------------------------------------------|-----------------------------------------------------------|
-| records of the question's alias chain and its end   | the answer                                                |
+| records of the question's alias chain and its end   | the answer; with DO, their signatures and proofs as well  |
 | a link of the chain that another route speaks for   | the answer ends there; that route is asked for the rest   |
 | a chain without an end, and without a denial        | the rest is asked for                                     |
 | a SOA above the denied name, without an answer      | the denial, for min(its TTL, its MINIMUM)                 |
@@ -88,7 +88,7 @@ def read_addresses(wire: bytes, question: Question, server: Server | None) -> En
 
 def _any(message: Message, question: Question, belongs: Callable[[Name], bool], server: Server | None) -> Entry:
     note = None
-    if (data := option_of(message.options, peer.CODE)) is not None:
+    if question.options and (data := option_of(message.options, peer.CODE)) is not None:
         note = peer.flags_of(data)
     rcode, qtype = message.rcode, question.qtype
     authentic = bool(message.flags & 0x0020)
@@ -115,7 +115,7 @@ def _any(message: Message, question: Question, belongs: Callable[[Name], bool], 
             qtype,
             rcode=NOERROR,
             answer=answer,
-            authority=(),
+            authority=rrsets_of([r for r in message.authority if r.rtype in _PROOFS]) if question.do else (),
             is_denial=False,
             is_authentic=authentic and not goes_elsewhere,
             target=end if goes_elsewhere else None,

@@ -21,7 +21,7 @@ import msgspec
 
 from kdns.proto import peer
 from kdns.proto.query import NOERROR, NXDOMAIN, REFUSED
-from kdns.upstream.forwarder import Forwarder, NoReply
+from kdns.upstream.forwarder import Forwarder, NoReply, TOTAL_SECONDS
 from kdns.upstream.question import Question
 from kdns.upstream.servers import Server
 from kdns.upstream.timers import Timers
@@ -100,15 +100,29 @@ class Resolver:
 
     # -- questions ------------------------------------------------------------------------------------------------
 
-    def resolve(self, qname: Name, qtype: int, callback: Callback, *, do: bool = False, cd: bool = False) -> None:
-        """Have *callback* called once with the answer, perhaps before this returns; a failure is an entry too."""
+    def resolve(
+        self,
+        qname: Name,
+        qtype: int,
+        callback: Callback,
+        *,
+        do: bool = False,
+        cd: bool = False,
+        since: float | None = None,
+    ) -> None:
+        """Have *callback* called once with the answer, perhaps before this returns; a failure is an entry too.
+
+        *since* is when the client asked, if that was earlier: its patience began then.
+        """
         route = self.routes.of(qname)
         if route is None:
             callback(Found((Link(qname, FAILURE),)))
             return
         now = self.now()
         entry = self.cache.find(qname, qtype, do=do, cd=cd, now=now)
-        self.resolve_by(route, qname, qtype, callback, entry, now, do=do, cd=cd)
+        lookup = _Lookup(self, qname, qtype, do, cd, self.forwarders[route.servers], route, callback)
+        lookup.since = now if since is None else since
+        lookup.start(entry, now)
 
     def resolve_by(
         self,
@@ -123,7 +137,9 @@ class Resolver:
         cd: bool,
     ) -> None:
         """Do the same, by the name's *route*, with what the cache has for the question."""
-        _Lookup(self, qname, qtype, do, cd, self.forwarders[route.servers], route, callback).start(entry, now)
+        lookup = _Lookup(self, qname, qtype, do, cd, self.forwarders[route.servers], route, callback)
+        lookup.since = now
+        lookup.start(entry, now)
 
     def ask_peers(
         self, qname: Name, qtype: int, callback: Callback, *, forwarder: Forwarder[Entry], do: bool, cd: bool
@@ -132,7 +148,9 @@ class Resolver:
         now = self.now()
         servers = [server for server in forwarder.servers.in_order(now) if server in self.peers]
         entry = self.cache.find(qname, qtype, do=do, cd=cd, now=now)
-        _Lookup(self, qname, qtype, do, cd, forwarder, None, callback, servers).start(entry, now)
+        lookup = _Lookup(self, qname, qtype, do, cd, forwarder, None, callback, servers)
+        lookup.since = now
+        lookup.start(entry, now)
 
     def hit(
         self, qname: Name, qtype: int, entry: Entry, route: Route | None, *, do: bool, cd: bool, now: float
@@ -152,6 +170,7 @@ class Resolver:
         """Read a reply and keep what it is worth; raises WireError. Called once, however many wait for it."""
         qname, options = question.qname, question.options
         route = question.context if isinstance(question.context, Route) else None
+        is_probe = route is None and question.context is not None
         entry = read_addresses(wire, question, server)
         if entry is None:
             entry = read_reply(wire, question, self._speaks_for(route, is_peer=bool(options)), server)
@@ -162,6 +181,8 @@ class Resolver:
                 self.peers.discard(server)
             if route is not None and route.then is not None and passes_on(entry):
                 return entry  # what is kept of a reverse name is what the upstreams say
+        if is_probe:
+            return entry
         self.cache.put(qname, question.qtype, entry, do=question.do, cd=question.cd, now=self.now())
         return entry
 
@@ -189,7 +210,7 @@ class _Lookup:
 
     __slots__ = (
         "_callback", "_cd", "_denial", "_do", "_forwarder", "_links", "_qname", "_qtype", "_resolver", "_route",
-        "_servers", "_stale",
+        "_servers", "_stale", "since",
     )  # fmt: skip
 
     def __init__(
@@ -213,6 +234,7 @@ class _Lookup:
         self._route = route
         self._callback: Callback | None = callback
         self._servers = servers
+        self.since = 0.0
         self._links: tuple[Link, ...] = ()
         self._stale: Entry | None = None
         self._denial: Entry | None = None
@@ -235,7 +257,9 @@ class _Lookup:
             return
         else:
             self._stale = entry
-            resolver.timers.call_at(now + STALE_SECONDS, self._patience_ends)
+            resolver.timers.call_at(self.since + STALE_SECONDS, self._patience_ends)
+        if self._links:  # the upstreams of the links before took their time, too
+            resolver.timers.call_at(self.since + TOTAL_SECONDS, self._too_late)
         resolver.counts.misses += 1
         self.ask()
 
@@ -285,6 +309,10 @@ class _Lookup:
         if self._callback is not None and self._stale is not None:
             self._take_stale(self._stale)
 
+    def _too_late(self) -> None:
+        if self._callback is not None:
+            self._take(FAILURE)
+
     def _take_stale(self, entry: Entry) -> None:
         self._resolver.counts.stale += 1
         self._take(entry, is_stale=True)
@@ -308,6 +336,7 @@ class _Lookup:
         forwarder = resolver.forwarders[route.servers]
         following = _Lookup(resolver, target, self._qtype, self._do, self._cd, forwarder, route, callback)
         following._links = links
+        following.since = self.since
         now = resolver.now()
         following.start(resolver.cache.find(target, self._qtype, do=self._do, cd=self._cd, now=now), now)
 

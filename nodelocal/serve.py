@@ -54,7 +54,7 @@ class Server:
         self.exchanges = Exchanges(StreamQuestions(partial(tls_context, config)))
         routes = Routes(config.cluster_zones, [*config.stubs], has_upstream=bool(config.upstreams))
         self.routes = routes
-        cache = Cache(config.limits, is_exact=self._is_exact)
+        cache = Cache(config.limits, cuts=self._cuts)
         self.resolver = Resolver(cache, routes, self.exchanges.timers)
         groups = {CLUSTER: config.cluster, UPSTREAM: config.upstreams}
         groups |= {zone.to_text(): servers for zone, servers in config.stubs.items()}
@@ -66,6 +66,7 @@ class Server:
                     self.exchanges,
                     self.resolver.read,
                     observe=self.upstream_stats.observe,
+                    is_one_zone=group != UPSTREAM,
                 )
         self.upstream_stats.watch(list(self.forwarders.values()), self.exchanges)
         self.pods = NodePods() if config.node is not None else None
@@ -83,7 +84,7 @@ class Server:
         self.front = Front(
             self.resolver,
             self.expander,
-            LoopGuard(self.forwarders),
+            LoopGuard(self.forwarders, self._zones_of_groups()),
             self.stats,
             query_log,
             Fairness(config.client_rate) if config.client_rate else None,
@@ -195,16 +196,24 @@ class Server:
             return ()
         return forwarder.servers.search(trio.current_time())
 
+    def _zones_of_groups(self) -> dict[str, Name]:
+        """Return the zone that each group of servers is asked for, or one of them."""
+        zones = {route.servers: route.zone for route in self.routes.all}
+        return zones | {CLUSTER: self.config.cluster_zones[0]}
+
     def _is_own(self, server: Upstream) -> bool:
         return is_listened_at(self.config.listen, server.address, server.port)
 
-    def _is_exact(self, name: Name, entry: Entry) -> bool:
-        """Tell whether an NXDOMAIN may stand for the names below (RFC 8020).
+    def _cuts(self, above: Name, name: Name, entry: Entry) -> bool:
+        """Tell whether an NXDOMAIN of the name *above* stands for *name* below it (RFC 8020).
 
-        CoreDNS denies names in cluster zones that exist through names below them alone; kdns does not.
+        Whoever said it must speak for *name*, too. CoreDNS denies names in cluster zones that exist through names
+        below them alone; kdns does not.
         """
         route = self.routes.of(name)
-        return entry.note is not None or (route is not None and not route.is_cluster)
+        if route is None or self.routes.of(above) is not route:
+            return False
+        return entry.note is not None or not route.is_cluster
 
 
 def tls_context(config: Config) -> ssl.SSLContext:

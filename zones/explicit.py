@@ -75,17 +75,17 @@ class ExplicitZone:
             outcomes.append(outcome)
             if outcome is Outcome.DATA:
                 break
-        decision = decide(outcomes)
-        known = None if reads is None else tuple(reads)
-        if isinstance(decision, Won):
-            target = steps[decision.index]
-            return Alias(RRset(qname, CNAME, self._ttl, (target.wire,)), target, known)
         is_literal = not self._store.has_namespace(walk.namespace)
         parents = [self._namespace(walk.namespace)]
         if len(walk.prefix) > 1:
             is_literal |= self._store.service(walk.namespace, walk.tld) is not None
             parents += [_parent(step, len(walk.prefix) - 1) for step in steps[:1]]
-        known = None if known is None else (*known, *parents)
+        known = None if reads is None else (*reads, *parents)
+        decision = decide(outcomes)
+        if isinstance(decision, Won):
+            target = steps[decision.index]
+            alias = RRset(qname, CNAME, self._ttl, (target.wire,))
+            return Alias(alias, target, known, decision.index > 0, is_literal)
         is_nodata = Outcome.NODATA in outcomes
         return NoData(known, is_literal) if is_nodata else NxDomain(known, is_literal)
 

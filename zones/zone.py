@@ -24,11 +24,17 @@ class Found(msgspec.Struct, frozen=True, gc=False):
 
 
 class Alias(msgspec.Struct, frozen=True, gc=False):
-    """The name has a CNAME record, and nothing else (RFC 1034 section 3.6.2)."""
+    """The name has a CNAME record, and nothing else (RFC 1034 section 3.6.2).
+
+    Of a name that stands for a search path: ``passed_over``, that steps before the target were denied; and
+    ``is_literal``, that the first of them may have been meant as it stands.
+    """
 
     rrset: RRset
     target: Name
     reads: Reads = ()
+    passed_over: bool = False
+    is_literal: bool = False
 
 
 class NoData(msgspec.Struct, frozen=True, gc=False):

@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from kdns.admin.stats import DURATION_BUCKETS, Histogram
 from kdns.proto.query import RCODE_TEXT
 from kdns.upstream.forwarder import Exchanges, Forwarder
-from kdns.upstream.servers import Server
+from kdns.upstream.servers import Protocol, Server
 
 PROXY = "forward"
 """The label ``proxy_name`` of CoreDNS."""
@@ -66,14 +66,16 @@ class UpstreamStats:
         pending.add_metric((), sum(map(len, self._forwarders)))
         yield pending
         if (exchanges := self._exchanges) is not None:
-            for name, text, count in (
+            for name, text, counts in (
                 ("hits", "Questions asked on a connection that was open.", exchanges.streams.reused),
                 ("misses", "Connections opened for a question.", exchanges.streams.opened),
             ):
                 family = CounterMetricFamily(
                     f"coredns_proxy_conn_cache_{name}", text, labels=("proxy_name", "to", "proto")
                 )
-                family.add_metric((PROXY, "", "tcp"), count)
+                for server, count in counts.items():
+                    proto = "tcp-tls" if server.protocol is Protocol.TLS else "tcp"
+                    family.add_metric((PROXY, str(server), proto), count)
                 yield family
 
     def _collect_tries(self) -> Iterator[Metric]:

@@ -102,31 +102,42 @@ class Authority:
         name, qtype = query.qname, query.qtype
         chain: list[RRset] = []
         owners: list[bytes] | None = [name.key]
+        note = 0
         while True:
             outcome = zone.lookup(name, qtype)
             owners = _joined(owners, outcome.reads)
             match outcome:
                 case Found(rrset, rotates):
-                    return self._positive(query, zone, [*chain, rrset], owners, rotate=rotates)
+                    return self._positive(query, zone, [*chain, rrset], owners, note, rotate=rotates)
                 case Alias(rrset, target):
+                    if outcome.passed_over and not self.is_synced:
+                        return self._unready(query, zone, chain)  # a step before it may exist after all
                     chain.append(rrset)
+                    note |= peer.LITERAL * outcome.is_literal
                     # A loop is cut where it would close, with NOERROR and what was found: the CNAMEs are true.
                     if qtype in (CNAME, ANY) or len(chain) == MAX_ALIASES or any(r.owner == target for r in chain):
-                        return self._positive(query, zone, chain, owners)
+                        return self._positive(query, zone, chain, owners, note)
                     following = self.zones.closest(target)
                     if following is None:
                         if self._forwards:
                             return self._ask(query, target, chain)
-                        return self._positive(query, zone, chain, owners)
+                        return self._positive(query, zone, chain, owners, note)
                     name, zone = target, following
                     owners = _joined(owners, (name.key,))
                 case NxDomain() if self._forwards and not chain and zone.origin in self._reverse and self.is_synced:
                     return self._ask(query, name, [])
                 case NoData() | NxDomain():
-                    return self._negative(query, zone, chain, owners, outcome)
+                    return self._negative(query, zone, chain, owners, note, outcome)
 
     def _positive(
-        self, query: Query, zone: Zone, answer: list[RRset], owners: list[bytes] | None, *, rotate: bool = False
+        self,
+        query: Query,
+        zone: Zone,
+        answer: list[RRset],
+        owners: list[bytes] | None,
+        note: int,
+        *,
+        rotate: bool = False,
     ) -> Answer:
         additional: Iterator[RRset] | tuple[RRset, ...] = ()
         reads: list[bytes] = []
@@ -140,7 +151,7 @@ class Authority:
             rotate=rotate,
             aa=True,
             ra=self._forwards,
-            options=_greeting(query),
+            options=_greeting(query, note),
         )
         return Answer(tails, _tuple(_joined(owners, tuple(reads))), self._label(self._text(zone), query, NOERROR))
 
@@ -157,22 +168,20 @@ class Authority:
                     yield outcome.rrset
 
     def _negative(
-        self, query: Query, zone: Zone, chain: list[RRset], owners: list[bytes] | None, outcome: NoData | NxDomain
+        self,
+        query: Query,
+        zone: Zone,
+        chain: list[RRset],
+        owners: list[bytes] | None,
+        note: int,
+        outcome: NoData | NxDomain,
     ) -> Answer:
-        soa, forwards = zone.soa, self._forwards
-        greets = query.edns is not None and query.edns.is_peer
         if not self.is_synced and (query.qname != zone.origin or chain):
-            options = ede(EDE_NOT_READY, "not synced with the cluster yet") if query.edns is not None else b""
-            options += _greeting(query)
-            if chain:
-                tail = make_response(query, rcode=SERVFAIL, ra=forwards, options=options)[0]
-            else:
-                tail = make_negative(query, rcode=SERVFAIL, soa=soa, aa=True, ra=forwards, options=options)
-            return Answer((tail,), None, self._label(self._text(zone), query, SERVFAIL))
+            return self._unready(query, zone, chain)
+        soa, forwards = zone.soa, self._forwards
         rcode = NOERROR if isinstance(outcome, NoData) else NXDOMAIN
-        options = b""
-        if greets:
-            options = peer.greeting(peer.NOTHING_MATCHED * (not chain) | peer.LITERAL * outcome.is_literal)
+        note |= peer.NOTHING_MATCHED * (not chain) | peer.LITERAL * outcome.is_literal
+        options = _greeting(query, note)
         if chain:
             tails = make_response(
                 query, rcode=rcode, answer=chain, authority=(soa,), aa=True, ra=forwards, options=options
@@ -181,12 +190,22 @@ class Authority:
             tails = (make_negative(query, rcode=rcode, soa=soa, aa=True, ra=forwards, options=options),)
         return Answer(tails, _tuple(owners), self._label(self._text(zone), query, rcode))
 
+    def _unready(self, query: Query, zone: Zone, chain: list[RRset]) -> Answer:
+        """Return SERVFAIL: what is not known yet must not be denied."""
+        options = ede(EDE_NOT_READY, "not synced with the cluster yet") if query.edns is not None else b""
+        options += _greeting(query)
+        if chain:
+            tail = make_response(query, rcode=SERVFAIL, ra=self._forwards, options=options)[0]
+        else:
+            tail = make_negative(query, rcode=SERVFAIL, soa=zone.soa, aa=True, ra=self._forwards, options=options)
+        return Answer((tail,), None, self._label(self._text(zone), query, SERVFAIL))
+
     def _ask(self, query: Query, name: Name, chain: list[RRset]) -> Ask:
         do = query.edns is not None and query.edns.do
 
         def complete(message: Message | None) -> Answer:
             if message is None:
-                options = ede(EDE_NO_REACHABLE, "no upstream answered")
+                options = ede(EDE_NO_REACHABLE, "no upstream answered") + _greeting(query)
                 tail = make_response(query, rcode=SERVFAIL, ra=True, options=options)[0]
                 return Answer((tail,), None, self._label(".", query, SERVFAIL))
             rcode = message.rcode if message.rcode < BADVERS else SERVFAIL
@@ -199,6 +218,7 @@ class Authority:
                 authority=rrsets_of(authority if not any(r.rtype == query.qtype for r in found) else []),
                 aa=bool(chain),
                 ra=True,
+                options=_greeting(query),
             )
             return Answer(tails, None, self._label(".", query, rcode))
 
@@ -235,9 +255,9 @@ def chain_of(records: Sequence[Record], name: Name, qtype: int) -> list[Record]:
     ]
 
 
-def _greeting(query: Query) -> bytes:
-    """Return the option that tells a peer that this is kdns, if it asked."""
-    return peer.greeting() if query.edns is not None and query.edns.is_peer else b""
+def _greeting(query: Query, note: int = 0) -> bytes:
+    """Return the option that tells a peer that this is kdns, and *note*, if it asked."""
+    return peer.greeting(note) if query.edns is not None and query.edns.is_peer else b""
 
 
 def _joined(owners: list[bytes] | None, reads: Reads) -> list[bytes] | None:

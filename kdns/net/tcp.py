@@ -170,17 +170,18 @@ class _Connection:
         with self.scope:
             try:
                 async with trio.open_nursery() as nursery:
-                    await self._read(nursery)
-                    # The client has sent all it will; what it waits for it still gets, within the usual bound.
-                    with trio.move_on_after(IDLE_SECONDS):
-                        while not self.is_quiet:
-                            await self._wait_for_progress()
-                    self._is_over = True
+                    try:
+                        await self._read(nursery)
+                        # The client has sent all it will; what it waits for it still gets, within the usual bound.
+                        with trio.move_on_after(IDLE_SECONDS):
+                            while not self.is_quiet:
+                                await self._wait_for_progress()
+                    finally:
+                        self._is_over = True  # answers that come from here on find no task to write them
                     nursery.cancel_scope.cancel()
             except* (trio.BrokenResourceError, trio.ClosedResourceError, _Hopeless):
                 pass
             finally:
-                self._is_over = True
                 self._connections.unsent -= len(self._unsent) + self._in_write
                 self._unsent.clear()
                 self._in_write = 0
@@ -283,13 +284,18 @@ class _Connection:
             while self._unsent:
                 chunk, self._unsent = self._unsent, bytearray()
                 self._in_write = len(chunk)
-                with trio.move_on_after(WRITE_SECONDS) as scope:
-                    await self._stream.send_all(chunk)
-                self._connections.unsent -= self._in_write
-                self._in_write = 0
+                try:
+                    with trio.move_on_after(WRITE_SECONDS) as scope:
+                        await self._stream.send_all(chunk)
+                finally:
+                    self._connections.unsent -= self._in_write
+                    self._in_write = 0
                 if scope.cancelled_caught:
                     raise _Hopeless
                 self._wake()
+        except BaseException:
+            self._is_over = True
+            raise
         finally:
             self._is_writing = False
             self._wake()

@@ -23,9 +23,9 @@ _META: Final = frozenset((OPT, TSIG, 249, 253, 254))
 def refusal(query: Query, *, ra: bool) -> tuple[int, bytes] | None:
     """Return RCODE and tail of the response where *query* is one of these, None for any other."""
     if (edns := query.edns) is not None and edns.version:
-        return BADVERS, make_badvers(query)
+        return BADVERS, make_badvers(query, ra=ra)
     if query.signed is not None:
-        return NOTAUTH, make_badkey(query)
+        return NOTAUTH, make_badkey(query, ra=ra)
     qtype = query.qtype
     if query.qclass != IN:
         rcode = REFUSED

@@ -184,14 +184,14 @@ def make_bare(wire: bytes, rcode: int, *, ra: bool) -> bytes:
     return flags.to_bytes(2, "big") + bytes(8)
 
 
-def make_badvers(query: Query) -> bytes:
+def make_badvers(query: Query, *, ra: bool) -> bytes:
     """Return the tail for an EDNS version that is not known: version 0, no answer (RFC 6891 section 6.1.3)."""
-    return make_response(query, rcode=BADVERS)[0]
+    return make_response(query, rcode=BADVERS, ra=ra)[0]
 
 
-def make_badkey(query: Query) -> bytes:
+def make_badkey(query: Query, *, ra: bool) -> bytes:
     """Return the tail for a signature by a key that is not known: NOTAUTH, unsigned (RFC 8945 section 5.2.1)."""
-    tail = make_response(query, rcode=NOTAUTH)[0]
+    tail = make_response(query, rcode=NOTAUTH, ra=ra)[0]
     if not isinstance(query.signed, Tsig):
         return tail
     signed = query.signed

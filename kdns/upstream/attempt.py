@@ -13,10 +13,10 @@ class Attempt(ABC):
     """A try to have a server answer; ``section`` is its question section in wire form, as it was sent.
 
     The rest belongs to the sockets: the ID it was sent with, the descriptor or the connection that it waits on, and
-    whether it was moved to a second connection already.
+    how often it was moved to another connection.
     """
 
-    __slots__ = ("connection", "fd", "is_second", "message_id", "section")
+    __slots__ = ("connection", "fd", "message_id", "moves", "section")
 
     section: bytes
 
@@ -24,7 +24,7 @@ class Attempt(ABC):
         self.message_id = b""
         self.fd = -1
         self.connection: Connection | None = None
-        self.is_second = False
+        self.moves = 0
 
     @abstractmethod
     def received(self, wire: bytes) -> bool:

@@ -13,6 +13,7 @@
 | ``TOTAL_SECONDS``            | there is no answer                                                     |
 | *max_questions* on their way | the oldest of them gets no answer, so that the newest is asked: whoever |
 |                              | asked first is the likeliest to have given up                          |
+| half as many of one zone     | the oldest of that zone gets no answer                                 |
 
 Any number of equal questions on their way cost one; one that goes away takes nothing from the others.
 """
@@ -51,8 +52,11 @@ MAX_TRIES: Final = 3
 MAX_QUESTIONS: Final = 1024
 """Questions of one route on their way."""
 
-MAX_WAITERS: Final = 512
+MAX_WAITERS: Final = 4096
 """Askers of one question that wait for its reply; the one that has waited longest goes without when there are more."""
+
+ZONE_LABELS: Final = 2
+"""Questions are told apart by so many last labels, for no zone may have more than half of those on their way."""
 
 RESERVED_DESCRIPTORS: Final = 256
 """File descriptors that upstream sockets leave to listeners, clients over TCP and the API server."""
@@ -118,7 +122,7 @@ class Forwarder(Generic[T]):
     """Asks the servers of *servers*.
 
     *read(wire, question, server)* makes of a matching reply what askers get, or raises WireError: then it was none.
-    ``observe(server, rcode or None, seconds)`` is told of every try.
+    ``observe(server, rcode or None, seconds)`` is told of every try. *is_one_zone*: all questions are of one.
     """
 
     def __init__(
@@ -129,6 +133,7 @@ class Forwarder(Generic[T]):
         *,
         observe: Callable[[Server, int | None, float], None] | None = None,
         max_questions: int = MAX_QUESTIONS,
+        is_one_zone: bool = False,
     ) -> None:
         self.servers = servers
         self.exchanges = exchanges
@@ -140,6 +145,8 @@ class Forwarder(Generic[T]):
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._max_questions = max(64, min(max_questions, (soft - RESERVED_DESCRIPTORS) // 4))
         self.askings: dict[bytes, _Asking[T]] = {}
+        self._by_zone: dict[tuple[bytes, ...], dict[bytes, None]] = {}
+        self._max_of_zone = self._max_questions if is_one_zone else self._max_questions // 2
         self.shed = 0
         """Questions that were given up for newer ones."""
         self.unreadable = 0
@@ -169,14 +176,28 @@ class Forwarder(Generic[T]):
             self.note_failing(True, order)
             callback(NoReply.NOBODY)
             return
-        if len(self.askings) >= self._max_questions:
+        of_zone = self._by_zone.get(question.qname.labels[-ZONE_LABELS:])
+        if of_zone is not None and len(of_zone) >= self._max_of_zone:
+            self.shed += 1
+            self.askings[next(iter(of_zone))].finish(NoReply.SHED)
+        elif len(self.askings) >= self._max_questions:
             self.shed += 1
             next(iter(self.askings.values())).finish(NoReply.SHED)
         if not self.askings:
             self.exchanges.wake()
-        asking = _Asking(self, key, question, callback, order, now)
+        asking = _Asking(self, key, question, callback, order, now, is_apart=servers is not None)
         self.askings[key] = asking
+        self._by_zone.setdefault(question.qname.labels[-ZONE_LABELS:], {})[key] = None
         asking.next_try(now)
+
+    def forget(self, key: bytes, question: Question) -> None:
+        """Take out a question that is over."""
+        del self.askings[key]
+        zone = question.qname.labels[-ZONE_LABELS:]
+        of_zone = self._by_zone[zone]
+        del of_zone[key]
+        if not of_zone:
+            del self._by_zone[zone]
 
     def failed(self, server: Server) -> None:
         """Note that a server gave no usable reply."""
@@ -188,6 +209,9 @@ class Forwarder(Generic[T]):
 
     def note_failing(self, is_failing: bool, order: Sequence[Server]) -> None:
         """Log the first question that nobody answered, and the first that somebody did again."""
+        now = self.now()
+        if is_failing and not all(self.servers.is_down(server, now) for server in order):
+            return  # one question that nobody answered says little: its own zone may be the trouble
         if is_failing == self.is_failing:
             return
         self.is_failing = is_failing
@@ -204,6 +228,7 @@ class _Asking(Generic[T]):
     __slots__ = (
         "_best",
         "_callbacks",
+        "_is_apart",
         "_key",
         "_open",
         "_order",
@@ -224,8 +249,11 @@ class _Asking(Generic[T]):
         callback: Callback[T],
         order: Sequence[Server],
         now: float,
+        *,
+        is_apart: bool,
     ) -> None:
         self.forwarder = forwarder
+        self._is_apart = is_apart  # of servers of the asker's choice: this says nothing of the route
         self._key = key
         self.question = question
         self.wire = question.to_wire()
@@ -241,7 +269,7 @@ class _Asking(Generic[T]):
     def add(self, callback: Callback[T]) -> None:
         """Have another wait."""
         if len(self._callbacks) >= MAX_WAITERS:
-            self._callbacks.pop(0)(NoReply.SHED)
+            self._call(self._callbacks.pop(0), NoReply.SHED)
         self._callbacks.append(callback)
 
     def next_try(self, now: float) -> None:
@@ -312,17 +340,21 @@ class _Asking(Generic[T]):
             return
         self.is_done = True
         forwarder = self.forwarder
-        del forwarder.askings[self._key]
+        forwarder.forget(self._key, self.question)
         for attempt in self._open:
             attempt.close()
         self._open = []
-        if reply is not NoReply.SHED and (reply is NoReply.NOBODY) != forwarder.is_failing:
+        if reply is not NoReply.SHED and (reply is NoReply.NOBODY) != forwarder.is_failing and not self._is_apart:
             forwarder.note_failing(reply is NoReply.NOBODY, self._order)
         for callback in self._callbacks:
-            try:
-                callback(reply)
-            except Exception:
-                log.exception("a reply for %s", self.question.qname)
+            self._call(callback, reply)
+
+    def _call(self, callback: Callback[T], reply: T | NoReply) -> None:
+        """Give one asker the reply; one that breaks costs itself alone."""
+        try:
+            callback(reply)
+        except Exception:
+            log.exception("a reply for %s", self.question.qname)
 
 
 class _Try(Attempt, Generic[T]):
@@ -333,7 +365,7 @@ class _Try(Attempt, Generic[T]):
     def __init__(self, asking: _Asking[T], server: Server, now: float) -> None:
         self.fd = -1
         self.connection = None
-        self.is_second = False
+        self.moves = 0
         self._asking = asking
         self.server = server
         self._began = now

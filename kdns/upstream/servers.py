@@ -9,8 +9,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import stat
 from collections.abc import Callable, Sequence
 from enum import Enum
 from ipaddress import ip_address
@@ -34,6 +36,10 @@ RECHECK_SECONDS: Final = 1.0
 
 MAX_NAMESERVERS: Final = 15
 """As many as CoreDNS's forward takes; a resolv.conf of the C library has three."""
+
+
+MAX_SEARCH_DOMAINS: Final = 32
+"""As many as a pod may have (KEP-2595)."""
 
 
 class Protocol(Enum):
@@ -90,8 +96,14 @@ def server_from_text(text: str, *, default: Protocol = Protocol.UDP) -> Server:
         address, _, port = rest.partition(":")
         if not port:
             raise ValueError(f"{rest!r} lacks its port")
-    bare, _, scope = address.partition("%")
+    bare, has_scope, scope = address.partition("%")
+    if has_scope and (":" not in bare or not scope):
+        raise ValueError(f"{address!r} is no address")
     ip_address(bare)
+    if name:
+        Name.from_text(name)
+        if name.startswith(".") or len(name) > 253:
+            raise ValueError(f"{name!r} is no name of a server")
     if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
         raise ValueError(f"{port!r} is no port")
     default_port = TLS_PORT if protocol is Protocol.TLS else DNS_PORT
@@ -126,7 +138,9 @@ def read_resolv_conf(path: Path) -> ResolvConf:
                         search.append(Name.from_text(domain))
                     except BadName:
                         log.warning("%s: %r is no domain", path, domain)
-    return ResolvConf(tuple(servers[:MAX_NAMESERVERS]), tuple(name for name in search if name.labels))
+    return ResolvConf(
+        tuple(servers[:MAX_NAMESERVERS]), tuple(name for name in search if name.labels)[:MAX_SEARCH_DOMAINS]
+    )
 
 
 class _Health:
@@ -232,6 +246,8 @@ class ServerList:
                 continue
             try:
                 status = os.stat(source)
+                if not stat.S_ISREG(status.st_mode):
+                    raise OSError(errno.EINVAL, "no regular file")
                 stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
                 if stamp == self._stamps.get(source):
                     continue

@@ -4,7 +4,7 @@
 |------------------------------------------------|---------------------------------------------------------------------|
 | a question, and no connection                  | one is opened; the question waits for it                            |
 | ``BUSY`` questions without reply on each       | another is opened, up to ``MAX_CONNECTIONS``                        |
-| the server closes, and had answered before     | its questions are asked once more, on a new connection              |
+| the server closes, and had answered before     | its questions are asked again, on another connection                |
 | the server closes, and never answered          | its questions fail                                                  |
 | questions, and nothing for ``STUCK_SECONDS``   | it is closed; its questions fail                                    |
 | no question for ``IDLE_SECONDS``               | it is closed                                                        |
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from os import urandom
@@ -28,6 +29,9 @@ from kdns.upstream.servers import Protocol, Server
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS: Final = 4
+MAX_MOVES: Final = 64
+"""Connections that one question may be moved to, each of which had answered something before it was closed: some
+servers close after every few answers. The question's own deadline ends it earlier where that takes long."""
 BUSY: Final = 64
 CONNECT_SECONDS: Final = 2.0
 STUCK_SECONDS: Final = 2.5
@@ -45,8 +49,8 @@ class StreamQuestions:
         self._tls: ssl.SSLContext | None = None
         self._connections: dict[Server, list[Connection]] = {}
         self._nursery: trio.Nursery | None = None
-        self.reused = 0
-        self.opened = 0
+        self.reused: Counter[Server] = Counter()
+        self.opened: Counter[Server] = Counter()
 
     def __len__(self) -> int:
         return sum(map(len, self._connections.values()))
@@ -75,10 +79,10 @@ class StreamQuestions:
                 return False
             chosen = Connection(server, self)
             connections.append(chosen)
-            self.opened += 1
+            self.opened[server] += 1
             self._nursery.start_soon(chosen.run)
         else:
-            self.reused += 1
+            self.reused[server] += 1
         return chosen.put(attempt, wire)
 
     def close(self, attempt: Attempt) -> None:
@@ -98,8 +102,8 @@ class StreamQuestions:
         connection.pending.clear()
         for attempt, wire in pending:
             attempt.connection = None
-            if connection.has_answered and not attempt.is_second:
-                attempt.is_second = True
+            if connection.has_answered and attempt.moves < MAX_MOVES:
+                attempt.moves += 1
                 if self.ask(attempt, connection.server, wire):
                     continue
             attempt.lost(reason)
@@ -153,8 +157,8 @@ class Connection:
                     await trio.aclose_forcefully(stream)
         except* _Ended as group:
             reason = str(group.exceptions[0])
-        except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as some:
-            reason = _reason(some)
+        except* (OSError, ValueError, trio.BrokenResourceError, trio.ClosedResourceError) as some:
+            reason = _reason(some)  # ValueError: a name that TLS cannot send
             if "certificate" in reason.lower():
                 log.warning("%s: %s", self.server, reason)
         finally:

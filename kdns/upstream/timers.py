@@ -7,10 +7,13 @@ nothing is ever taken out: whoever is called looks whether it still matters.
 from __future__ import annotations
 
 import heapq
+import logging
 from collections.abc import Callable
 from typing import Final, NoReturn
 
 import trio
+
+log = logging.getLogger(__name__)
 
 SLOT_SECONDS: Final = 0.05
 
@@ -37,7 +40,7 @@ class Timers:
         self._wake.set()
 
     async def run(self) -> NoReturn:
-        """Call until cancelled; a call must not raise."""
+        """Call until cancelled."""
         while True:
             while not self._order:
                 self._wake = trio.Event()
@@ -45,5 +48,8 @@ class Timers:
             now = int(self.now() / SLOT_SECONDS)
             while self._order and self._order[0] <= now:
                 for call in self._slots.pop(heapq.heappop(self._order)):
-                    call()
+                    try:
+                        call()
+                    except Exception:
+                        log.exception("a deadline")  # one that breaks must not keep the others from theirs
             await trio.sleep(SLOT_SECONDS)

@@ -119,7 +119,10 @@ class UdpQuestions:
         """
         target = self._targets.get(server)
         if target is None:
-            target = self._targets[server] = _Target(server)
+            try:
+                target = self._targets[server] = _Target(server)
+            except OSError:  # the interface that a link-local address names is not there
+                return False
         at = self._ids_at
         if at >= len(self._ids):
             self._ids = urandom(2 * _IDS)

@@ -64,7 +64,7 @@ def test_a_ttl_never_rises_and_never_says_more_than_is_left(ttl: int, stored: fl
 def test_octets_and_index_agree_with_what_is_held(steps: list[tuple[str, int, int, float]]) -> None:
     """Whatever happens, both parts stay within their room, and nothing is found that is not held."""
     room = 24 * ENTRY_OCTETS
-    cache = Cache(Limits(max_octets=room), is_exact=lambda name, entry: True)
+    cache = Cache(Limits(max_octets=room), cuts=lambda above, name, entry: True)
     now = 0.0
     for action, number, ttl, wait in steps:
         now += wait
@@ -96,7 +96,7 @@ def test_octets_and_index_agree_with_what_is_held(steps: list[tuple[str, int, in
 
 
 def test_least_recently_asked_goes_first() -> None:
-    cache = Cache(Limits(max_octets=8 * (ENTRY_OCTETS + 60)))
+    cache = Cache(Limits(max_octets=8 * (ENTRY_OCTETS + 100)))
     names = [Name.from_text(f"n{number}.example.com") for number in range(6)]
     for name in names:
         put(cache, positive(name), 0.0, name)
@@ -152,7 +152,7 @@ def test_failures_double_up_to_a_bound_and_are_ended_by_an_answer() -> None:
 
 
 def test_the_denial_below_a_cut_reads_like_the_one_above() -> None:
-    cache = Cache(is_exact=lambda name, entry: True)
+    cache = Cache(cuts=lambda above, name, entry: True)
     gone = Name.from_text("gone.example.com")
     put(cache, denial(gone), 0.0, gone)
     for text in ("a.gone.example.com", "b.a.gone.example.com", "x" * 63 + ".gone.example.com"):

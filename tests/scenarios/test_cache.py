@@ -290,6 +290,51 @@ async def test_never_stale_after_a_fresh_nxdomain(s: Scenario) -> None:
     s.expect_nothing()
 
 
+@scenario()
+async def test_never_stale_after_a_denial_that_is_not_kept(s: Scenario) -> None:
+    for rcode, authority in (("NXDOMAIN", ""), ("NXDOMAIN", "example.com. 0 IN SOA a. b. 1 2 3 4 0")):
+        await _keep(s)
+        asked = s.ask(WWW)
+        s.expect(WWW).reply(rcode=rcode, authority=authority)
+        assert asked.rcode == "NXDOMAIN"
+        asked = s.ask(WWW)
+        s.expect(WWW).reply(rcode="SERVFAIL")
+        assert asked.rcode == "SERVFAIL"
+        await s.advance(2)
+
+
+@scenario()
+async def test_what_was_said_last_counts_when_all_of_it_is_stale(s: Scenario) -> None:
+    await _keep(s)
+    s.ask(WWW, "AAAA")
+    s.expect(WWW, "AAAA").nxdomain("example.com.", ttl=5, minimum=5)
+    await s.advance(10)
+    asked = s.ask(WWW)
+    s.expect(WWW).reply(rcode="SERVFAIL")
+    assert asked.rcode == "NXDOMAIN"
+
+
+@scenario()
+async def test_a_fresh_denial_above_ends_a_stale_answer_below(s: Scenario) -> None:
+    await _keep(s)
+    s.ask("example.com")
+    s.expect("example.com").nxdomain("com.")
+    assert s.ask(WWW).rcode == "NXDOMAIN"
+    s.expect_nothing()
+
+
+@scenario()
+async def test_an_answer_ends_what_was_denied_of_all_types(s: Scenario) -> None:
+    s.ask(WWW, "AAAA")
+    s.expect(WWW, "AAAA").nxdomain("example.com.", ttl=5, minimum=5)
+    await s.advance(6)
+    s.ask(WWW)
+    s.expect(WWW).reply(f"{WWW}. 60 IN A 192.0.2.1")
+    asked = s.ask(WWW, "AAAA")
+    s.expect(WWW, "AAAA").reply(rcode="SERVFAIL")
+    assert asked.rcode == "SERVFAIL", "the stale denial is gone"
+
+
 @scenario(max_stale=60)
 async def test_staleness_has_an_end(s: Scenario) -> None:
     await _keep(s)

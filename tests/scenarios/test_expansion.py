@@ -414,19 +414,32 @@ async def test_a_namespace_named_like_a_tld_wins_as_in_the_clients_walk_and_is_c
 
 
 @scenario(public_names="absolute-first")
-async def test_public_names_can_be_tried_as_they_are_first(s: Scenario) -> None:
+async def test_public_names_can_be_tried_before_other_namespaces(s: Scenario) -> None:
     asked = s.ask(f"google.com.default.svc.{Z}")
+    s.expect(f"google.com.default.svc.{Z}").nxdomain(f"{Z}.")
+    s.expect(f"google.com.svc.{Z}").reply(f"google.com.svc.{Z}. 5 IN A 10.96.0.66")
     s.expect("google.com", server=OUTSIDE).reply("google.com. 60 IN A 192.0.2.1")
-    s.expect_nothing()
     assert asked.addresses == ["192.0.2.1"]
     asked = s.ask(f"no.example.com.default.svc.{Z}")
-    s.expect("no.example.com", server=OUTSIDE).nxdomain("example.com.")
     for step in (f"no.example.com.default.svc.{Z}", f"no.example.com.svc.{Z}", f"no.example.com.{Z}"):
         s.expect(step).nxdomain(f"{Z}.")
+    s.expect("no.example.com", server=OUTSIDE).nxdomain("example.com.")
     s.expect("no.example.com.corp.test").nxdomain("corp.test.")
     assert asked.rcode == "NXDOMAIN"
-    s.ask(f"web.team1.default.svc.{Z}")  # not public: in the client's order
-    s.expect(f"web.team1.default.svc.{Z}")
+    asked = s.ask(f"only.com.default.svc.{Z}")
+    s.expect(f"only.com.default.svc.{Z}").nxdomain(f"{Z}.")
+    s.expect(f"only.com.svc.{Z}").reply(f"only.com.svc.{Z}. 5 IN A 10.96.0.67")
+    s.expect("only.com", server=OUTSIDE).nxdomain("com.")
+    assert asked.addresses == ["10.96.0.67"], "what is not outside is found in the cluster after all"
+
+
+@scenario(public_names="absolute-first")
+async def test_a_name_that_is_found_as_it_stands_is_never_asked_for_outside(s: Scenario) -> None:
+    """``web-0.app.backend.svc.<zone>``: a host of the Service app, though .app is a top-level domain."""
+    asked = s.ask(f"web-0.app.backend.svc.{Z}")
+    s.expect(f"web-0.app.backend.svc.{Z}").reply(f"web-0.app.backend.svc.{Z}. 5 IN A 10.1.0.1")
+    assert asked.addresses == ["10.1.0.1"]
+    assert all(sent.server == CLUSTER for sent in s.pending)
 
 
 # -- the node's pods ------------------------------------------------------------------------------------------------------------
@@ -473,8 +486,10 @@ async def test_the_explicit_form_is_for_pods_of_the_namespace(s: Scenario) -> No
     s.ask(EXPLICIT, client="10.244.0.10")  # its own path: that of the explicit form, say
     assert len(s.pending) == 3
     s.pending.clear()
-    s.ask(EXPLICIT, client="10.244.9.9")
-    s.expect(EXPLICIT)
+    for client in ("10.244.9.9", "10.244.0.11"):
+        asked = s.ask(f"db.search.backend.{Z}.ap.k8s.io", client=client)
+        assert asked.rcode == "NXDOMAIN", "no upstream ever sees that form"
+        s.expect_nothing()
 
 
 @scenario()
@@ -525,3 +540,156 @@ def test_the_hosts_domains_come_from_the_resolv_conf(tmp_path: Path) -> None:
         s.expect("www.example.com")
 
     steps()
+
+
+# -- what the reviews found -------------------------------------------------------------------------------------------------
+
+
+@scenario()
+async def test_a_dot_inside_a_label_is_another_walk(s: Scenario) -> None:
+    asked = s.ask(f"www\\.example.com.backend.svc.{Z}")
+    while s.pending:
+        s.pending.pop(0).nxdomain("test.")
+    assert asked.rcode == "NXDOMAIN"
+    s.ask(FIRST)
+    assert [sent.name for sent in s.pending] == [f"{step}." for step in STEPS]
+
+
+@scenario()
+async def test_a_literal_name_is_not_given_what_a_later_step_has(s: Scenario) -> None:
+    """Service db in backend, and by chance a Service pod9 in a namespace db."""
+    await _meet_kdns(s)
+    name = f"pod9.db.backend.svc.{Z}"
+    explicit = f"pod9.db.search.backend.{Z}.ap.k8s.io"
+    asked = s.ask(name)
+    s.expect(explicit).reply(
+        f"{explicit}. 5 IN CNAME pod9.db.svc.{Z}.", f"pod9.db.svc.{Z}. 5 IN A 10.96.0.9", note=peer.LITERAL
+    )
+    s.expect(name, server=CLUSTER).nxdomain(f"{Z}.", note=0)
+    assert asked.rcode == "NXDOMAIN"
+    asked = s.ask(explicit)
+    assert asked.addresses == ["10.96.0.9"], "the explicit form says itself that it is a walk"
+
+
+@scenario()
+async def test_the_walk_ends_before_the_clients_patience(s: Scenario) -> None:
+    asked = s.ask(FIRST)
+    await s.advance(2)
+    deny_inside(s)  # each step answers within its own time, all of them together do not
+    await s.advance(1.9)
+    assert asked.is_waiting
+    await s.advance(0.5)
+    assert asked.rcode == "SERVFAIL"
+    assert asked.errors == [22]
+    deny_corp(s)
+    s.expect("www.example.com").reply("www.example.com. 60 IN A 192.0.2.1")
+    assert s.ask(FIRST).addresses == ["192.0.2.1"], "what came later is there for the next"
+
+
+@scenario()
+async def test_stale_steps_make_a_stale_answer_in_time(s: Scenario) -> None:
+    s.ask(FIRST)
+    deny_inside(s, ttl=5)
+    deny_corp(s)
+    s.expect("www.example.com").reply("www.example.com. 5 IN A 192.0.2.1")
+    await s.advance(60)
+    asked = s.ask(FIRST)
+    await s.advance(2.5)  # nobody answers
+    assert asked.addresses == ["192.0.2.1"]
+    assert {int(line.split()[1]) for line in asked.records} == {30}
+    assert asked.errors == [3]
+
+
+@scenario()
+async def test_a_name_that_was_found_is_never_nxdomain_for_the_other_family(s: Scenario) -> None:
+    s.ask(FIRST)
+    deny_inside(s)
+    deny_corp(s)
+    s.expect("www.example.com").reply("www.example.com. 60 IN A 192.0.2.1")
+    asked = s.ask(FIRST, "AAAA")
+    s.expect("www.example.com", "AAAA").nxdomain("example.com.")  # a server that does not know better
+    assert asked.rcode == "NOERROR"
+    assert asked.records == [f"{FIRST}. 30 CNAME www.example.com."]
+
+
+@scenario(cluster=[f"udp://{CLUSTER}", "udp://10.96.0.11:53"])
+async def test_kdns_that_falls_silent_beside_another_server(s: Scenario) -> None:
+    await _meet_kdns(s)
+    asked = s.ask(FIRST)
+    s.expect(EXPLICIT, server=CLUSTER)
+    await s.advance(0.5)
+    assert all(EXPLICIT not in sent.name for sent in s.pending if sent.server != CLUSTER)
+    await s.advance(0.5)
+    for step in STEPS:
+        s.expect(step, server="10.96.0.11").nxdomain(f"{Z}.")
+    deny_corp(s)
+    s.expect("www.example.com").reply("www.example.com. 60 IN A 192.0.2.1")
+    assert asked.addresses == ["192.0.2.1"]
+
+
+@scenario()
+async def test_the_cluster_changes_between_a_and_aaaa(s: Scenario) -> None:
+    await _meet_kdns(s)
+    name, explicit = f"web.prod.default.svc.{Z}", f"web.prod.search.default.{Z}.ap.k8s.io"
+    s.ask(name)
+    s.expect(explicit).reply(f"{explicit}. 5 IN CNAME web.prod.svc.{Z}.", f"web.prod.svc.{Z}. 5 IN A 10.96.0.1", note=0)
+    asked = s.ask(name, "AAAA")
+    s.expect(explicit, "AAAA").reply(
+        f"{explicit}. 5 IN CNAME {name}.", f"{name}. 5 IN AAAA fd00::1", note=0
+    )  # a Service of that name is there now
+    s.expect(f"web.prod.svc.{Z}", "AAAA").nodata(f"{Z}.")
+    assert asked.records == [f"{name}. 5 CNAME web.prod.svc.{Z}."]
+
+
+@scenario()
+async def test_outside_denials_do_not_reach_the_explicit_form(s: Scenario) -> None:
+    await _meet_kdns(s)
+    s.ask("io")
+    s.expect("io").nxdomain("test.")
+    s.ask(FIRST)
+    s.expect(EXPLICIT, server=CLUSTER)
+
+
+def test_a_long_list_of_search_domains_is_walked_from_the_cache(tmp_path: Path) -> None:
+    @scenario(search=[f"d{number}.test" for number in range(400)])
+    async def steps(s: Scenario) -> None:
+        for turn in range(2):
+            asked = s.ask(FIRST)
+            while s.pending:
+                sent = s.pending.pop(0)
+                if sent.name == "www.example.com.":
+                    sent.reply("www.example.com. 3600 IN A 192.0.2.1")
+                else:
+                    sent.nxdomain("test.", ttl=3600, minimum=3600)
+            assert asked.addresses == ["192.0.2.1"], turn
+            await s.advance(31)
+
+    steps()
+
+
+@scenario()
+async def test_a_namespace_that_could_not_be_asked_for_is_asked_for_again(s: Scenario) -> None:
+    asked = s.ask(f"www.example.com.svc.{Z}")
+    s.expect(f"com.svc.{Z}").reply(rcode="SERVFAIL")
+    s.expect(f"www.example.com.svc.{Z}").nxdomain(f"{Z}.")
+    assert asked.rcode == "NXDOMAIN"
+    await s.advance(2)
+    s.ask(f"www.example.com.svc.{Z}")
+    s.expect(f"com.svc.{Z}")
+
+
+@scenario()
+async def test_pods_own_answers_are_bounded_in_octets(s: Scenario) -> None:
+    _with_pods(s)
+    name = "many.example.com"
+    s.ask(f"{name}.backend.svc.{Z}", client="10.244.0.9", tcp=True)
+    for step in (f"{name}.backend.svc.{Z}", f"{name}.svc.{Z}", f"{name}.{Z}"):
+        s.expect(step).nxdomain(f"{Z}.")
+    s.expect(f"{name}.corp.test").nxdomain("corp.test.")
+    s.expect(name).reply(*(f"{name}. 60 IN A 192.0.{number >> 8}.{number & 255}" for number in range(2000)))
+    for number in range(280):
+        spelled = "".join(c.upper() if number >> at & 1 else c for at, c in enumerate("many.example"))
+        (wire,) = s.ask(f"{spelled}.com.backend.svc.{Z}", client="10.244.0.9", tcp=True).wires
+        assert len(wire or b"") > 32_000
+    held = sum(sum(map(len, tails)) for tails, _ in s.server.front.own.values())
+    assert 0 < held <= 8 * 2**20

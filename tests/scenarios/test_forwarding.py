@@ -37,10 +37,13 @@ async def test_who_waits_longest_goes_when_too_many_wait(s: Scenario) -> None:
 @scenario()
 async def test_the_oldest_question_is_shed(s: Scenario) -> None:
     most = s.server.forwarders["upstream"]._max_questions
-    asked = [s.ask(f"n{number}.example.com") for number in range(most + 5)]
+    asked = [s.ask(f"www.n{number}.test") for number in range(most + 5)]
     assert [one.is_waiting for one in asked[:6]] == [False] * 5 + [True]
     assert asked[0].rcode == "SERVFAIL"
     assert len(s.pending) == most
+    flooded = [s.ask(f"n{number}.flood.test") for number in range(most)]
+    assert [one.rcode for one in flooded if not one.is_waiting] == ["SERVFAIL"] * (most // 2)
+    assert sum(one.is_waiting for one in asked) == most // 2, "one zone takes half of the room, and no more"
     inside = s.ask("web.default.svc.cluster.local")
     s.expect("web.default.svc.cluster.local").reply("web.default.svc.cluster.local. 5 IN A 10.96.0.1")
     assert inside.addresses == ["10.96.0.1"], "a route that is full leaves the others alone"
@@ -404,9 +407,97 @@ async def test_a_server_that_asks_us_in_turn_is_left_out_and_taken_back(s: Scena
     assert asked.addresses == ["192.0.2.1"]
     second = await probe(loops=True)
     assert set(first).isdisjoint(second), "nobody can guess the next name"
-    assert all(len(label) == 32 for name in first for label in name.rstrip(".").split("."))
+    assert all(len(label) == 32 for name in first for label in name.split(".")[:2])
+    assert any(name.endswith(".cluster.local.") for name in first), "each group is asked for its own zone"
     await s.advance(0.25)
     await probe(loops=False)
     assert s.server.forwarders["upstream"].servers.looping == ()
     s.ask("n.example.com")
     s.expect("n.example.com", server=OUTSIDE)
+
+
+@scenario(upstream=[OUTSIDE, SECOND])
+async def test_a_cluster_that_asks_us_for_the_world_is_no_loop(s: Scenario) -> None:
+    """CoreDNS forwards what is not the cluster's to the node's resolver, which may be us."""
+    import trio
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(s.server.front.guard.probe)
+        await trio.testing.wait_all_tasks_blocked()
+        for sent in list(s.pending):
+            if sent.server == CLUSTER:
+                assert sent.name.endswith(".cluster.local.")
+                assert s.ask("anything.test").is_waiting, "what it passes on to us is another question"
+            s.pending.remove(sent)
+            sent.nxdomain("test." if sent.server != CLUSTER else "cluster.local.")
+    assert s.server.forwarders["cluster"].servers.looping == ()
+    assert sum(s.server.resolver.cache.counts) == 0, "replies to probes are not kept"
+    assert not s.server.forwarders["upstream"].is_failing
+
+
+@scenario(upstream=[OUTSIDE, SECOND])
+async def test_a_dead_server_beside_a_good_one_is_no_failure_of_the_route(s: Scenario) -> None:
+    import trio
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(s.server.front.guard.probe)
+        await trio.testing.wait_all_tasks_blocked()
+        for sent in list(s.pending):
+            s.pending.remove(sent)
+            if sent.server != OUTSIDE:
+                sent.nxdomain("test.")
+        for _ in range(20):
+            await s.advance(0.25)
+            s.pending.clear()
+    assert not s.server.forwarders["upstream"].is_failing
+    assert s.server.troubles() == []
+
+
+@scenario()
+async def test_type_0_is_a_type_like_any_other(s: Scenario) -> None:
+    s.ask(WWW, "TYPE0")
+    s.expect(WWW, "TYPE0").nodata("example.com.")
+    s.ask(WWW)
+    s.expect(WWW)
+
+
+@scenario(stub=["corp.internal=198.51.100.1"])
+async def test_a_denial_of_one_route_cuts_nothing_of_another(s: Scenario) -> None:
+    for denied, below in (("local", "web.default.svc.cluster.local"), ("internal", "db.corp.internal")):
+        s.ask(denied)
+        s.expect(denied, server=OUTSIDE).nxdomain("test.")
+        s.ask(below)
+        s.expect(below)
+
+
+@scenario()
+async def test_three_hundred_proofs_are_passed_on(s: Scenario) -> None:
+    import dns.message
+    import dns.rrset
+
+    asked = s.ask("no.example.com", do=True, tcp=True)
+    sent = s.expect("no.example.com")
+    reply = dns.message.make_response(sent.message)
+    reply.set_rcode(3)  # type: ignore[arg-type]
+    reply.authority.append(dns.rrset.from_text("example.com.", 60, "IN", "SOA", "a. b. 1 2 3 4 60"))
+    for number in range(300):
+        reply.authority.append(
+            dns.rrset.from_text(f"n{number}.example.com.", 60, "IN", "NSEC", f"n{number}a.example.com. A")
+        )
+    sent.raw(reply.to_wire(max_size=65_535))
+    assert asked.rcode == "NXDOMAIN"
+    assert len(s.ask("no.example.com", do=True, tcp=True).message.authority) == 301
+    assert s.server.stats.panics == 0
+
+
+@scenario()
+async def test_what_grows_beyond_64_kib_when_read_is_truncated_and_not_kept(s: Scenario) -> None:
+    asked = s.ask(WWW, "SRV", tcp=True)
+    s.expect(WWW, "SRV").reply(tc=True)
+    sent = s.expect(WWW, "SRV")
+    question = sent.message.to_wire()[12 : 12 + len(WWW) + 6]
+    record = b"\xc0\x0c\0\x21\0\1\0\0\0\x3c\0\x08\0\0\0\0%c%c\xc0\x0c"
+    records = b"".join(record % divmod(number, 256) for number in range(2500))
+    sent.raw(b"\0\0\x81\x80\0\1" + (2500).to_bytes(2, "big") + b"\0\0\0\0" + question + records)
+    assert asked.message.flags & 0x0200
+    assert sum(s.server.resolver.cache.counts) == 0

@@ -7,6 +7,7 @@ for the test to look at and to reply to as octets, and time passes when the test
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -97,7 +98,8 @@ class Wires:
         self._sent = sent
         self._transport = transport
         self.mismatched = 0
-        self.reused = self.opened = 0
+        self.reused: Counter[Server] = Counter()
+        self.opened: Counter[Server] = Counter()
 
     def ask(self, attempt: Attempt, server: Server, wire: bytes) -> bool:
         """Hold a question."""

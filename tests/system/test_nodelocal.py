@@ -204,6 +204,10 @@ def test_the_cluster_is_asked_over_tcp_on_few_connections() -> None:
             assert addresses_of(server.port, f"s{number}.team.svc.cluster.local") == ["192.0.2.1"]
         assert all(tcp for _, tcp, _ in upstream.queries)
         assert upstream.connections <= 2
+        page = server.page("/metrics")[1]
+        labels = f'{{proto="tcp",proxy_name="forward",to="tcp://{upstream.text}"}}'
+        assert f"coredns_proxy_conn_cache_hits_total{labels}" in page
+        assert f"coredns_proxy_conn_cache_misses_total{labels}" in page
 
 
 # -- TLS ---------------------------------------------------------------------------------------------------------------------
@@ -401,6 +405,43 @@ def test_control_troubles(pair: tuple[Kdns, Upstream], tmp_path: Path) -> None:
     assert bad.returncode == 2
     assert "empty label" in bad.stderr
     assert control(server, "explain", "example.com", "NOTYPE").returncode == 2
+
+
+def test_nothing_said_at_the_control_socket_ends_the_program(pair: tuple[Kdns, Upstream]) -> None:
+    server, _ = pair
+    arguments = server.process.args
+    assert isinstance(arguments, list)
+    path = arguments[arguments.index("--control") + 1]
+    for said in (
+        b'{"do": "explain", "name": null}', b'{"do": "explain", "name": "a", "type": 5}', b"[" * 4000, b"[]", b"\xff",
+        b'{"do": "explain", "name": "a", "from": 7}', b'{"do": "dump", "name": 5}', b'{"do": {}}', b"x" * 5000, b"",
+    ):  # fmt: skip
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(10)
+            sock.connect(str(path))
+            sock.sendall(said + b"\n")
+            assert b"error" in sock.recv(4096)
+    assert server.process.poll() is None
+    assert _stats(server)
+
+
+@pytest.mark.parametrize(
+    ("where", "line"),
+    [
+        ("resolv.conf", "nameserver fe80::1%gone0"),
+        ("resolv.conf", "nameserver 192.0.2.1%eth0"),
+        ("upstream", "fe80::1%gone0"),
+    ],
+)
+def test_an_upstream_on_an_interface_that_is_gone(tmp_path: Path, where: str, line: str) -> None:
+    with Upstream(anything) as good:
+        if where == "resolv.conf":
+            path = tmp_path / "resolv.conf"
+            path.write_text(f"{line}\n")
+            line = str(path)
+        with nodelocal("--cluster", DEAD, "--upstream", line, "--upstream", good.text) as server:
+            assert addresses_of(server.port, "www.example.") == ["192.0.2.1"]
+            assert server.process.poll() is None
 
 
 def test_a_socket_left_behind_is_replaced_and_one_in_use_is_not(tmp_path: Path) -> None:

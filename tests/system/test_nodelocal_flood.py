@@ -141,3 +141,37 @@ def test_names_asked_once_keep_within_the_budget(cluster: Kdns) -> None:
         assert held <= 2 * 2**20
         assert 'coredns_cache_evictions_total{server="dns://127.0.0.1:0",type="success"' in page
         assert process.memory_full_info().uss - before < 8 * 2**20
+
+
+def test_clients_that_reset_while_they_wait_end_nothing(cluster: Kdns) -> None:
+    """Answers come to connections that are just being torn down: stale ones after 1.8 s, failures after 4 s."""
+    is_silent = False
+
+    def script(query: dns.message.Message, tcp: bool) -> Reply:
+        if is_silent:
+            return None
+        return answer(query, f"{query.question[0].name} 1 IN A 192.0.2.1").to_wire()
+
+    with (
+        Upstream(script) as upstream,
+        nodelocal("--cluster", f"127.0.0.1:{cluster.port}", "--upstream", upstream.text) as server,
+    ):
+        lookup(server.port, "stale.example.")
+        is_silent = True
+        time.sleep(1.5)
+        wires = [dns.message.make_query(name, "A").to_wire() for name in ("stale.example.", "none.example.")]
+        for wait in (1.74, 1.78, 1.82, 1.86):
+            connections = []
+            for number in range(120):
+                sock = socket.create_connection(("127.0.0.1", server.port))
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                wire = wires[number % 2]
+                sock.sendall((len(wire).to_bytes(2, "big") + wire) * 3)
+                connections.append(sock)
+            time.sleep(wait)
+            for sock in connections:
+                sock.close()
+        assert lookup(server.port, "web.default.svc.cluster.local").answer
+        server.wait_until(lambda: "nodelocal_tcp_connections 0.0" in server.page("/metrics")[1])
+        assert "Traceback" not in server.output()
+        assert server.stop() == 0

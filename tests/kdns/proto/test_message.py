@@ -99,3 +99,14 @@ def test_rdata_longer_than_its_name() -> None:
     head = struct.pack("!6H", 1, 0x8000, 0, 1, 0, 0)
     with pytest.raises(WireError):
         read_message(head + b"\0" + struct.pack("!HHIH", 5, 1, 5, 4) + b"\1a\0x")
+
+
+def test_thousands_of_pointers_to_one_long_name_are_read_quickly() -> None:
+    """64 KiB of MX records at a name of 127 labels took most of a second."""
+    name = b"\x01a" * 126 + b"\0"
+    record = b"\xc0\x0c\0\x0f\0\1\0\0\0\x3c\0\4\0\x01\xc0\x0c"
+    wire = b"ab\x81\x80\0\1" + (4000).to_bytes(2, "big") + b"\0\0\0\0" + name + b"\0\x0f\0\1" + record * 4000
+    message = read_message(wire)
+    assert len(message.answer) == 4000
+    assert {id(record.owner) for record in message.answer} == {id(message.answer[0].owner)}, "read once"
+    assert message.answer[0].owner == message.question[0]  # type: ignore[index]

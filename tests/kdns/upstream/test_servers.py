@@ -41,7 +41,8 @@ def test_without_a_scheme_the_default_counts() -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "dns.example", "192.0.2.1:", "192.0.2.1:x", "192.0.2.1:0", "192.0.2.1:65536", "[2001:db8::1", "[2001:db8::1]:",
-     "https://192.0.2.1", "tls://192.0.2.1#", "192.0.2.1#name", "tcp://192.0.2.1#name", "192.0.2.300", "tls://"],
+     "https://192.0.2.1", "tls://192.0.2.1#", "192.0.2.1#name", "tcp://192.0.2.1#name", "192.0.2.300", "tls://", "192.0.2.1%eth0", "fe80::1%",
+     "tls://192.0.2.1#.dns.example", "tls://192.0.2.1#a..b"],
 )  # fmt: skip
 def test_what_is_no_server(text: str) -> None:
     with pytest.raises(ValueError):
