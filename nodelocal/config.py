@@ -44,6 +44,8 @@ CACHE: Final = "Cache"
 EXPANSION: Final = "Search-path expansion"
 PODS: Final = "The node's pods (without --node, the name asked for alone tells the namespace, by stricter rules)"
 
+SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
 DEFAULT_CONTROL: Final = "/run/nodelocal/control.sock"
 
 _UNITS: Final = {"": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -60,6 +62,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     upstreams: tuple[Server | Path, ...]
     stubs: dict[Name, tuple[Server, ...]]
     tls_ca: Path | None
+    random_case: bool
     expand: Mode
     search: tuple[Name, ...] | None
     absolute_first: bool
@@ -223,6 +226,16 @@ OPTIONS: Final[Sequence[Option]] = (
         group=ASKED,
     ),
     Option(
+        "random-case",
+        None,
+        "Spell names at random in questions over UDP, and take only replies that repeat the spelling (0x20); a server "
+        "that does not is asked over TCP.",
+        "true or false",
+        switch,
+        default=False,
+        group=ASKED,
+    ),
+    Option(
         "expand",
         "MODE",
         "transparent: the first step of a pod's search path is answered with what the whole path ends at; explicit: "
@@ -360,6 +373,7 @@ def load(flags: Mapping[str, Any], file: Path | None) -> Config:
         upstreams=tuple(dict.fromkeys(values["upstream"])),
         stubs=stubs,
         tls_ca=values["tls-ca"],
+        random_case=values["random-case"],
         expand=values["expand"],
         search=tuple(dict.fromkeys(values["search"])) if "search" in written else None,
         absolute_first=values["public-names"],
@@ -406,6 +420,9 @@ def _check_together(values: Mapping[str, Any], written: Mapping[str, tuple[str, 
         problems.append(Problem("API server", found, "one of --kubeconfig and --api-server"))
     if "context" in written and "kubeconfig" not in written:
         problems.append(Problem(written["context"][0], "no --kubeconfig", "a kubeconfig that has the context"))
+    if "node" in written and not api and not SERVICE_ACCOUNT.is_dir():
+        expected = "--kubeconfig or --api-server, or to run in a pod with a service account"
+        problems.append(Problem(written["node"][0], "no API server", expected))
     if "node" not in written:
         problems.extend(Problem(written[name][0], "no --node", "the node whose pods are to be watched") for name in api)
     least, most = values["min-ttl"], values["max-ttl"]

@@ -67,6 +67,7 @@ class Server:
                     self.resolver.read,
                     observe=self.upstream_stats.observe,
                     is_one_zone=group != UPSTREAM,
+                    randomizes_case=config.random_case,
                 )
         self.upstream_stats.watch(list(self.forwarders.values()), self.exchanges)
         self.pods = NodePods() if config.node is not None else None

@@ -4,6 +4,7 @@
 |------------------------------|------------------------------------------------------------------------|
 | a reply NOERROR, NXDOMAIN    | it is the answer                                                       |
 | a truncated reply            | the same server is asked over TCP                                      |
+| one in another spelling      | the same, where the spelling was random (0x20)                         |
 | FORMERR, NOTIMP              | the same server is asked without EDNS (RFC 6891 section 6.2.2)         |
 | any other RCODE              | the next server is asked; if none does better, this is the answer      |
 | the system's refusal         | the next server is asked at once                                       |
@@ -24,15 +25,16 @@ import logging
 import resource
 from collections.abc import Callable, Sequence
 from enum import Enum
+from os import urandom
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
 import msgspec
 import trio
 
 from kdns.errors import WireError
-from kdns.proto.query import FORMERR, NOERROR, NOTIMP, NXDOMAIN
+from kdns.proto.query import FORMERR, HEADER_OCTETS, NOERROR, NOTIMP, NXDOMAIN
 from kdns.upstream.attempt import Attempt
-from kdns.upstream.question import Question
+from kdns.upstream.question import Question, with_random_case
 from kdns.upstream.servers import Protocol, Server, ServerList
 from kdns.upstream.stream import StreamQuestions
 from kdns.upstream.timers import Timers
@@ -123,6 +125,7 @@ class Forwarder(Generic[T]):
 
     *read(wire, question, server)* makes of a matching reply what askers get, or raises WireError: then it was none.
     ``observe(server, rcode or None, seconds)`` is told of every try. *is_one_zone*: all questions are of one.
+    With *randomizes_case* the name is spelled at random over UDP, and a reply must repeat the spelling.
     """
 
     def __init__(
@@ -134,12 +137,14 @@ class Forwarder(Generic[T]):
         observe: Callable[[Server, int | None, float], None] | None = None,
         max_questions: int = MAX_QUESTIONS,
         is_one_zone: bool = False,
+        randomizes_case: bool = False,
     ) -> None:
         self.servers = servers
         self.exchanges = exchanges
         exchanges.add(self)
         self.now = exchanges.timers.now
         self.read = read
+        self.randomizes_case = randomizes_case
         self.observe = observe or (lambda server, rcode, seconds: None)
         self.is_failing = False
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -376,8 +381,10 @@ class _Try(Attempt, Generic[T]):
         """Send the question; False where that cannot even be tried."""
         asking = self._asking
         wire = asking.wire if self._has_edns else asking.question.to_wire(edns=False)
-        self.section = wire[10 : 14 + len(asking.question.qname.wire)]
         exchanges = asking.forwarder.exchanges
+        if asking.forwarder.randomizes_case and not self._is_tcp:
+            wire = with_random_case(wire, urandom(len(asking.question.qname.wire)))
+        self.section = wire[10 : 14 + len(asking.question.qname.wire)]
         if not self._is_tcp:
             return exchanges.udp.ask(self, self.server, wire)
         server = self.server
@@ -397,7 +404,8 @@ class _Try(Attempt, Generic[T]):
         if asking.is_done:
             return True
         rcode = wire[3] & 15
-        if wire[2] & 0x02 and not self._is_tcp:
+        is_truncated = bool(wire[2] & 0x02)
+        if not self._is_tcp and (is_truncated or (asking.forwarder.randomizes_case and self._is_respelled(wire))):
             self._again(is_tcp=True, has_edns=self._has_edns)
             return False
         if rcode in (FORMERR, NOTIMP) and self._has_edns:
@@ -415,6 +423,10 @@ class _Try(Attempt, Generic[T]):
         forwarder.servers.succeeded(self.server)
         asking.replied(self, rcode, reply)
         return True
+
+    def _is_respelled(self, wire: bytes) -> bool:
+        """Tell whether a reply repeats the question in another spelling: a server that folds case, or a guess."""
+        return wire[4:6] == b"\0\1" and not wire.startswith(self.section, HEADER_OCTETS)
 
     def lost(self, reason: str) -> None:
         """Note that no reply comes."""

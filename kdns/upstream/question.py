@@ -57,6 +57,21 @@ class Question(msgspec.Struct, frozen=True, gc=False):
         )
 
 
+def with_random_case(wire: bytes, bits: bytes) -> bytes:
+    """Return a message without its ID in which each letter of the name asked for is upper or lower case by *bits*.
+
+    A true reply repeats the question as it was spelled; who guesses has to guess the spelling, too (0x20). *bits* are
+    random octets, as many as the name has at least.
+    """
+    name_at = HEADER_OCTETS - 2
+    end = wire.index(0, name_at)
+    name = bytearray(wire[name_at:end])
+    for at, octet in enumerate(name):
+        if 0x41 <= octet & 0xDF <= 0x5A and octet >= 0x41:  # a length is at most 63, so no letter
+            name[at] = octet & 0xDF | (bits[at] & 0x20)
+    return wire[:name_at] + bytes(name) + wire[end:]
+
+
 def is_reply(wire: bytes, message_id: bytes, question: bytes) -> bool:
     """Tell whether *wire* answers *question* (its section in wire form, as sent) under that ID.
 

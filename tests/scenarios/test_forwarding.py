@@ -501,3 +501,38 @@ async def test_what_grows_beyond_64_kib_when_read_is_truncated_and_not_kept(s: S
     sent.raw(b"\0\0\x81\x80\0\1" + (2500).to_bytes(2, "big") + b"\0\0\0\0" + question + records)
     assert asked.message.flags & 0x0200
     assert sum(s.server.resolver.cache.counts) == 0
+
+
+@scenario(random_case=True)
+async def test_a_random_spelling_must_be_repeated(s: Scenario) -> None:
+    """0x20: off by default; a server that folds case is asked over TCP."""
+    spellings = set()
+    for number in range(20):
+        name = f"spelled-at-random{number}.example.com"
+        asked = s.ask(name)
+        sent = s.expect(name)
+        spellings.add(sent.message.question[0].name.to_text().replace(str(number), ""))
+        sent.reply(f"{name}. 60 IN A 192.0.2.1")
+        assert asked.message.question[0].name.to_text() == f"{name}."
+        assert asked.message.answer[0].name.to_text() == f"{name}.", "the client's own spelling"
+    assert len(spellings) > 15
+    asked = s.ask(WWW)
+    sent = s.expect(WWW)
+    folded = bytearray(sent.message.to_wire())
+    folded[2:4] = b"\x81\x80"
+    folded[10:12] = b"\0\0"  # no OPT
+    question = bytes(folded[12 : 12 + len(WWW) + 6])
+    other = question.swapcase() if question.swapcase() != question else question.lower()
+    record = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\xc0\0\2\x42"
+    assert not sent.raw(bytes(folded[:7]) + b"\1" + bytes(4) + other + record)
+    assert asked.is_waiting
+    again = s.expect(WWW)
+    assert again.transport == "tcp"
+    again.reply(f"{WWW}. 60 IN A 192.0.2.1")
+    assert asked.addresses == ["192.0.2.1"]
+
+
+@scenario()
+async def test_names_are_spelled_as_the_client_did_without_it(s: Scenario) -> None:
+    s.ask("WwW.example.com")
+    assert s.expect(WWW).message.question[0].name.to_text() == "WwW.example.com."
