@@ -75,9 +75,12 @@ def key_of(qname: Name, qtype: int, *, do: bool, cd: bool) -> bytes:
     return qname.key + bytes((qtype >> 8, qtype & 255, do << 1 | cd))
 
 
+_WHOLE_KEYS: Final = tuple(bytes((0, 0, flags | WHOLE)) for flags in range(4))
+
+
 def _whole(flags: int) -> bytes:
     """Return what follows the name in the key of a denial of all its types: flags that no question has."""
-    return b"\0\0%c" % (flags | WHOLE)
+    return _WHOLE_KEYS[flags]
 
 
 class Cache:
@@ -108,16 +111,14 @@ class Cache:
         index = self._index
         key = name + b"%c%c%c" % (qtype >> 8, qtype & 255, flags)
         entry = index.get(key)
+        whole = name + _whole(flags)
+        denial = index.get(whole)
+        if denial is not None and (entry is None or denial.stored_at >= entry.stored_at):
+            entry, key = denial, whole  # what was said last counts, fresh or stale
         if entry is None or now >= entry.expires_at:
-            whole = name + _whole(flags)
-            denial = index.get(whole)
-            # What was said last counts: a stale answer must not be served after a denial, fresh or stale.
-            if denial is not None and (entry is None or denial.stored_at >= entry.stored_at):
-                entry, key = denial, whole
-            if (entry is None or now >= entry.expires_at) and self._depth_of_cuts:
-                cut = self._cut(qname, flags, now)
-                if cut is not None:
-                    return cut
+            cut = self._cut(qname, flags, now) if self._depth_of_cuts else None
+            if cut is not None:
+                return cut
             if entry is None or now >= entry.expires_at + self.limits.max_stale:
                 return None
         (self._denials if entry.is_denial else self._answers).touch(key)

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import logging
 import resource
+from collections import Counter
 from collections.abc import Callable, Sequence
 from enum import Enum
 from os import urandom
@@ -150,7 +151,7 @@ class Forwarder(Generic[T]):
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._max_questions = max(64, min(max_questions, (soft - RESERVED_DESCRIPTORS) // 4))
         self.askings: dict[bytes, _Asking[T]] = {}
-        self._by_zone: dict[tuple[bytes, ...], dict[bytes, None]] = {}
+        self._of_zone: Counter[tuple[bytes, ...]] = Counter()
         self._max_of_zone = self._max_questions if is_one_zone else self._max_questions // 2
         self.shed = 0
         """Questions that were given up for newer ones."""
@@ -181,28 +182,28 @@ class Forwarder(Generic[T]):
             self.note_failing(True, order)
             callback(NoReply.NOBODY)
             return
-        of_zone = self._by_zone.get(question.qname.labels[-ZONE_LABELS:])
-        if of_zone is not None and len(of_zone) >= self._max_of_zone:
+        zone = question.qname.labels[-ZONE_LABELS:]
+        if self._of_zone[zone] >= self._max_of_zone:
             self.shed += 1
-            self.askings[next(iter(of_zone))].finish(NoReply.SHED)
+            # At least every second question is one of this zone: the oldest of them is found soon.
+            next(some for some in self.askings.values() if some.zone == zone).finish(NoReply.SHED)
         elif len(self.askings) >= self._max_questions:
             self.shed += 1
             next(iter(self.askings.values())).finish(NoReply.SHED)
         if not self.askings:
             self.exchanges.wake()
-        asking = _Asking(self, key, question, callback, order, now, is_apart=servers is not None)
+        asking = _Asking(self, key, zone, question, callback, order, now, is_apart=servers is not None)
         self.askings[key] = asking
-        self._by_zone.setdefault(question.qname.labels[-ZONE_LABELS:], {})[key] = None
+        self._of_zone[zone] += 1
         asking.next_try(now)
 
-    def forget(self, key: bytes, question: Question) -> None:
+    def forget(self, key: bytes, zone: tuple[bytes, ...]) -> None:
         """Take out a question that is over."""
         del self.askings[key]
-        zone = question.qname.labels[-ZONE_LABELS:]
-        of_zone = self._by_zone[zone]
-        del of_zone[key]
-        if not of_zone:
-            del self._by_zone[zone]
+        if self._of_zone[zone] == 1:
+            del self._of_zone[zone]
+        else:
+            self._of_zone[zone] -= 1
 
     def failed(self, server: Server) -> None:
         """Note that a server gave no usable reply."""
@@ -244,12 +245,14 @@ class _Asking(Generic[T]):
         "question",
         "wake_at",
         "wire",
+        "zone",
     )  # fmt: skip
 
     def __init__(
         self,
         forwarder: Forwarder[T],
         key: bytes,
+        zone: tuple[bytes, ...],
         question: Question,
         callback: Callback[T],
         order: Sequence[Server],
@@ -260,6 +263,7 @@ class _Asking(Generic[T]):
         self.forwarder = forwarder
         self._is_apart = is_apart  # of servers of the asker's choice: this says nothing of the route
         self._key = key
+        self.zone = zone
         self.question = question
         self.wire = question.to_wire()
         self._callbacks = [callback]
@@ -345,7 +349,7 @@ class _Asking(Generic[T]):
             return
         self.is_done = True
         forwarder = self.forwarder
-        forwarder.forget(self._key, self.question)
+        forwarder.forget(self._key, self.zone)
         for attempt in self._open:
             attempt.close()
         self._open = []
