@@ -37,7 +37,7 @@ from nodelocal.entry import Entry
 from nodelocal.expand import Ending, Expanded, Expander
 from nodelocal.fairness import Fairness
 from nodelocal.loops import LoopGuard
-from nodelocal.resolver import Found, Link, Resolver
+from nodelocal.resolver import Found, Link, Lookup, Resolver
 from nodelocal.route import Route
 from zones.records import ANY, IN, OPT, RRset
 from zones.search import Walk
@@ -212,8 +212,7 @@ class Handler:
             resolver.hit(qname, qtype, entry, route, do=do, cd=cd, now=now)
             found = Found((Link(qname, entry),))
             return self.answer(wire, query, route, found, now, client, began, is_common=is_common)
-        waiting = _Waiting(self, wire, query, route, self._sender(client), began)
-        return lambda deliver: waiting.ask(deliver, entry, now, do=do, cd=cd)
+        return _Waiting(self, wire, query, route, self._sender(client), began, entry, now, do=do, cd=cd).wait
 
     def answer(
         self,
@@ -330,31 +329,48 @@ class Handler:
         return lambda: sender
 
 
-class _Waiting:
-    """A query that waits for its answer."""
+class _Waiting(Lookup):
+    """A query that waits for its answer; *entry* is what the cache has for it, stale or leading elsewhere."""
 
-    __slots__ = ("_began", "_client", "_deliver", "_handler", "_query", "_route", "_wire")
+    __slots__ = ("_began", "_client", "_deliver", "_entry", "_handler", "_of", "_query", "_wire")
 
-    def __init__(self, handler: Handler, wire: bytes, query: Query, route: Route, client: Client, began: float) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        wire: bytes,
+        query: Query,
+        route: Route,
+        client: Client,
+        began: float,
+        entry: Entry | None,
+        now: float,
+        *,
+        do: bool,
+        cd: bool,
+    ) -> None:
+        resolver = handler.resolver
+        forwarder = resolver.forwarders[route.servers]
+        super().__init__(resolver, query.qname, query.qtype, do, cd, forwarder, route, None)
+        self.since = now
+        self._entry = entry
         self._handler = handler
         self._wire = wire
         self._query = query
-        self._route = route
+        self._of = route
         self._client = client
         self._began = began
 
-    def ask(self, deliver: Deliver, entry: Entry | None, now: float, *, do: bool, cd: bool) -> None:
-        """Ask, and deliver when the answer is there; *entry* is what the cache has."""
+    def wait(self, deliver: Deliver) -> None:
+        """Ask, and deliver when the answer is there (``kdns.net.handler.Later``)."""
         self._deliver = deliver
-        query = self._query
-        self._handler.resolver.resolve_by(self._route, query.qname, query.qtype, self._take, entry, now, do=do, cd=cd)
+        self.start(self._entry, self.since)
 
-    def _take(self, found: Found) -> None:
+    def answered(self, found: Found) -> None:
+        """Make the response."""
         handler, wire, client, began = self._handler, self._wire, self._client, self._began
         try:
-            tail = handler.answer(
-                wire, self._query, self._route, found, handler.resolver.now(), client, began, is_common=False
-            )
+            now = handler.resolver.now()
+            tail = handler.answer(wire, self._query, self._of, found, now, client, began, is_common=False)
         except Exception:  # noqa: BLE001 - told and counted there
             tail = handler.broken(wire, client, began)
         self._deliver(tail)

@@ -120,25 +120,8 @@ class Resolver:
             return
         now = self.now()
         entry = self.cache.find(qname, qtype, do=do, cd=cd, now=now)
-        lookup = _Lookup(self, qname, qtype, do, cd, self.forwarders[route.servers], route, callback)
+        lookup = Lookup(self, qname, qtype, do, cd, self.forwarders[route.servers], route, callback)
         lookup.since = now if since is None else since
-        lookup.start(entry, now)
-
-    def resolve_by(
-        self,
-        route: Route,
-        qname: Name,
-        qtype: int,
-        callback: Callback,
-        entry: Entry | None,
-        now: float,
-        *,
-        do: bool,
-        cd: bool,
-    ) -> None:
-        """Do the same, by the name's *route*, with what the cache has for the question."""
-        lookup = _Lookup(self, qname, qtype, do, cd, self.forwarders[route.servers], route, callback)
-        lookup.since = now
         lookup.start(entry, now)
 
     def ask_peers(
@@ -148,7 +131,7 @@ class Resolver:
         now = self.now()
         servers = [server for server in forwarder.servers.in_order(now) if server in self.peers]
         entry = self.cache.find(qname, qtype, do=do, cd=cd, now=now)
-        lookup = _Lookup(self, qname, qtype, do, cd, forwarder, None, callback, servers)
+        lookup = Lookup(self, qname, qtype, do, cd, forwarder, None, callback, servers)
         lookup.since = now
         lookup.start(entry, now)
 
@@ -164,7 +147,7 @@ class Resolver:
         if self.cache.should_prefetch(entry, now) and route is not None:
             counts.prefetches += 1
             entry.hits = 0
-            _Lookup(self, qname, qtype, do, cd, self.forwarders[route.servers], route, _nobody).ask()
+            Lookup(self, qname, qtype, do, cd, self.forwarders[route.servers], route, _nobody).ask()
 
     def read(self, wire: bytes, question: Question, server: Server) -> Entry:
         """Read a reply and keep what it is worth; raises WireError. Called once, however many wait for it."""
@@ -202,15 +185,16 @@ def passes_on(entry: Entry) -> bool:
     return entry.is_nxdomain or entry.rcode == REFUSED
 
 
-class _Lookup:
+class Lookup:
     """One question being resolved: from the cache, by upstreams, stale; then along the aliases that it leads to.
 
-    *route* None is the explicit form, asked of *servers* alone.
+    *route* None is the explicit form, asked of *servers* alone. *callback* is given the answer; whoever makes a kind of
+    lookup of their own, to wait in, overrides ``answered`` and gives none.
     """
 
     __slots__ = (
-        "_callback", "_cd", "_denial", "_do", "_forwarder", "_links", "_qname", "_qtype", "_resolver", "_route",
-        "_servers", "_stale", "since",
+        "_callback", "_cd", "_denial", "_do", "_forwarder", "_is_open", "_links", "_qname", "_qtype", "_resolver",
+        "_route", "_servers", "_stale", "since",
     )  # fmt: skip
 
     def __init__(
@@ -222,7 +206,7 @@ class _Lookup:
         cd: bool,
         forwarder: Forwarder[Entry],
         route: Route | None,
-        callback: Callback,
+        callback: Callback | None,
         servers: Sequence[Server] | None = None,
     ) -> None:
         self._resolver = resolver
@@ -232,7 +216,8 @@ class _Lookup:
         self._cd = cd
         self._forwarder = forwarder
         self._route = route
-        self._callback: Callback | None = callback
+        self._callback = callback
+        self._is_open = True
         self._servers = servers
         self.since = 0.0
         self._links: tuple[Link, ...] = ()
@@ -281,7 +266,7 @@ class _Lookup:
             question = Question(self._qname, self._qtype, self._do, self._cd, b"", route)
             self._resolver.forwarders[route.then].ask(question, self._ended)
             return
-        if isinstance(entry, NoReply) or entry.rcode not in (NOERROR, NXDOMAIN) or self._callback is None:
+        if isinstance(entry, NoReply) or entry.rcode not in (NOERROR, NXDOMAIN) or not self._is_open:
             self._ended(entry)
         else:
             self._take(entry)
@@ -299,42 +284,46 @@ class _Lookup:
                     resolver.cache.fail(self._key, now)
                 if self._stale is not None:
                     self._stale.retry_at = now + RECHECK_SECONDS
-                    if self._callback is not None:
+                    if self._is_open:
                         self._take_stale(self._stale)
                     return
-        if self._callback is not None:
+        if self._is_open:
             self._take(entry)
 
     def _patience_ends(self) -> None:
-        if self._callback is not None and self._stale is not None:
+        if self._is_open and self._stale is not None:
             self._take_stale(self._stale)
 
     def _too_late(self) -> None:
-        if self._callback is not None:
+        if self._is_open:
             self._take(FAILURE)
 
     def _take_stale(self, entry: Entry) -> None:
         self._resolver.counts.stale += 1
         self._take(entry, is_stale=True)
 
+    def answered(self, found: Found) -> None:
+        """Hand the answer over."""
+        if self._callback is not None:
+            self._callback(found)
+
     def _take(self, entry: Entry, *, is_stale: bool = False) -> None:
         """Hand the answer over, or go on at the name that it leads to."""
-        callback, self._callback = self._callback, None
-        assert callback is not None  # nobody is answered twice: both ways here look first
-        links: tuple[Link, ...] = (Link(self._qname, entry, is_stale),)
-        if self._links:
-            links = (*self._links, *links)
+        assert self._is_open  # nobody is answered twice: all ways here look first
+        self._is_open = False
+        link = Link(self._qname, entry, is_stale)
+        links = (*self._links, link) if self._links else (link,)
         target = entry.target
         if target is None:
-            callback(Found(links))
-            return
-        route = self._resolver.routes.of(target)
-        if route is None or len(links) > MAX_LINKS or any(link.qname == target for link in links):
-            callback(Found((*links, Link(target, FAILURE))))
+            self.answered(Found(links))
             return
         resolver = self._resolver
+        route = resolver.routes.of(target)
+        if route is None or len(links) > MAX_LINKS or any(link.qname == target for link in links):
+            self.answered(Found((*links, Link(target, FAILURE))))
+            return
         forwarder = resolver.forwarders[route.servers]
-        following = _Lookup(resolver, target, self._qtype, self._do, self._cd, forwarder, route, callback)
+        following = Lookup(resolver, target, self._qtype, self._do, self._cd, forwarder, route, self.answered)
         following._links = links
         following.since = self.since
         now = resolver.now()
