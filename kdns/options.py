@@ -111,8 +111,8 @@ def zone(value: Any) -> Name:
 def upstream(value: Any, *, default: Protocol = Protocol.UDP) -> Server | Path:
     """Read a server as ``server_from_text`` does, or the path of a resolv.conf."""
     written = text(value)
-    if "://" not in written and "/" in written:
-        path = Path(written)
+    path = Path(written)
+    if "://" not in written and ("/" in written or path.is_file()):
         if not path.is_file():
             raise ValueError("no such file")
         return path

@@ -16,6 +16,7 @@ from kdns.options import LogFormat
 from kdns.version import VERSION
 from nodelocal import config
 from nodelocal.control import request
+from nodelocal.route import CLUSTER, UPSTREAM
 from nodelocal.serve import Server
 
 COMMAND: Final = Command("nodelocal")
@@ -59,8 +60,9 @@ async def _check(conf: config.Config) -> None:
     server.check()
     click.echo("nodelocal: the configuration is good")
     for route in server.routes.all:
-        then = "" if route.then is None else f", then {route.then}"
-        click.echo(f"  {route.zone.to_text():28} {route.servers}{then}")
+        then = "" if route.then is None else f", then {_servers(conf, route.then)}"
+        click.echo(f"  {route.zone.to_text():28} {_servers(conf, route.servers)}{then}")
+    click.echo(f"  search paths: {conf.expand.value}")
 
 
 @main.command(short_help="Both programs on an example cluster, all queries counted.")
@@ -71,6 +73,13 @@ def demo(keep: bool | None) -> None:
 
     logs.set_up(as_json=False)
     COMMAND.run(run_demo, sys.stdout.isatty() if keep is None else keep)
+
+
+def _servers(conf: config.Config, group: str) -> str:
+    """Return who is asked in a group of servers."""
+    groups: dict[str, tuple[object, ...]] = {CLUSTER: conf.cluster, UPSTREAM: conf.upstreams}
+    groups |= {zone.to_text(): servers for zone, servers in conf.stubs.items()}
+    return " ".join(map(str, groups[group]))
 
 
 def _control(command: Any) -> Any:
@@ -95,9 +104,13 @@ def stats(control: Path) -> None:
 @click.argument("name", required=False)
 @_control
 def dump(name: str | None, control: Path) -> None:
-    """Show what the cache holds: all of it, or of one NAME."""
+    """Show what the cache holds: all of it, or of NAME itself."""
+    is_empty = True
     for entry in _lines(control, {"do": "dump", "name": name}):
         _show_entry(entry)
+        is_empty = False
+    if is_empty:
+        click.echo(f"nodelocal: nothing is cached{' of that name' if name else ''}", err=True)
 
 
 @main.command(short_help="Forget what its cache holds, or NAME and what is below.")
@@ -123,7 +136,9 @@ def explain(name: str, rrtype: str, client: str | None, control: Path) -> None:
         click.echo(f"  client {reply['client']}")
     walk = reply.get("walk")
     if walk is None:
-        click.echo("  not the first step of a search path that is walked here")
+        click.echo(f"  not expanded: {reply.get('not expanded', 'no search path')}")
+        if "rcode" in reply:
+            click.echo(f"  {reply['rcode']}")
     else:
         click.echo(f"  search path of namespace {walk['namespace']}, {walk['form']} form, for {walk['prefix']}:")
         for step, outcome in walk["steps"]:

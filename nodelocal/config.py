@@ -351,7 +351,7 @@ def load(flags: Mapping[str, Any], file: Path | None) -> Config:
     given = read_options(OPTIONS, flags, file, program="nodelocal")
     values, written, problems = given.values, given.written, given.problems
     cluster = list(values["cluster"])
-    if "cluster" not in written:
+    if "cluster" not in written and (file is None or given.has_file):  # an unreadable file may well have named one
         address = os.environ.get(CLUSTER_ENV)
         if address is None:
             problems.append(Problem("--cluster", f"nothing, and no ${CLUSTER_ENV}", "the address of the cluster's DNS"))

@@ -19,13 +19,14 @@ from kdns.errors import ConfigError, Problem
 from kdns.proto.query import RCODE_TEXT
 from kdns.proto.text import rrset_to_text
 from nodelocal.cache import WHOLE
-from nodelocal.entry import Entry
-from nodelocal.expand import Decision, Ending, Expanded
+from nodelocal.config import DEFAULT_CONTROL
+from nodelocal.entry import Entry, FAILURE
+from nodelocal.expand import Decision, Ending, Expanded, Mode
 from nodelocal.resolver import Found
 from zones.errors import BadName, BadRecord
-from zones.names import Name
-from zones.records import rrtype_from_text, rrtype_to_text
-from zones.search import Walk
+from zones.names import Name, split_labels
+from zones.records import address_from_text, OPT, rrtype_from_text, rrtype_to_text
+from zones.search import MARKER, Walk
 
 if TYPE_CHECKING:
     from nodelocal.serve import Server
@@ -54,7 +55,8 @@ class Control:
         """Make the socket. A socket left behind by a process that is gone is replaced. Raises ConfigError."""
         place = f"--control {self._path}"
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if str(self._path) == DEFAULT_CONTROL:
+                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._remove_dead()
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             mask = os.umask(0o177)
@@ -69,8 +71,17 @@ class Control:
             sock.setblocking(False)
             self._sock = sock
         except OSError as exc:
-            found = "a socket that another process answers at" if exc.errno == errno.EADDRINUSE else exc.strerror
-            raise ConfigError([Problem(place, found or str(exc), "a path where a socket can be made")]) from exc
+            found = self._why(exc)
+            raise ConfigError([Problem(place, found, "a path in a folder that is there, for a socket")]) from exc
+
+    def _why(self, exc: OSError) -> str:
+        if not self._path.parent.is_dir():
+            return "a folder that is not there"
+        if self._path.is_dir():
+            return "a folder"
+        if exc.errno == errno.EADDRINUSE:
+            return "a socket that another process answers at" if self._path.is_socket() else "a file that is no socket"
+        return exc.strerror or str(exc)
 
     def close(self) -> None:
         """Remove the socket."""
@@ -130,7 +141,7 @@ class Control:
                 name = _name(asked.get("name"))
                 self._server.expander.forget()
                 self._server.front.tick()
-                return {"flushed": self._server.resolver.cache.flush(name)}
+                return {"flushed": sum(map(self._server.resolver.cache.flush, self._flushed_with(name)))}
             case "explain":
                 name = _name(asked["name"])
                 rrtype, client = asked.get("type", "A"), asked.get("from")
@@ -148,6 +159,19 @@ class Control:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             if sock.connect_ex(str(self._path)) == errno.ECONNREFUSED:
                 self._path.unlink()
+
+    def _flushed_with(self, name: Name | None) -> list[Name | None]:
+        """Return what is to be forgotten with *name*: also what kdns said of the search paths that begin there."""
+        names: list[Name | None] = [name]
+        if name is not None:
+            walk = self._server.expander.walk_of(name)
+            if walk is not None:
+                names.append(walk.question)
+            for zone in self._server.config.cluster_zones:
+                if zone.is_under(name) or name.is_under(zone):
+                    labels = split_labels(zone.wire) if walk is None else []
+                    names += [Name((*labels, *MARKER.labels))] if labels else []
+        return names
 
     # -- the requests -----------------------------------------------------------------------------------------------
 
@@ -209,13 +233,24 @@ class Control:
         route = server.routes.of(name)
         reply: Json = {"name": name.to_text(), "type": rrtype_to_text(qtype)}
         reply["route"] = None if route is None else _route_text(route.zone, route.servers, route.then)
+        if name.is_under(MARKER) and server.config.expand is not Mode.OFF:
+            reply["route"] = "the steps of the search path"
         if client is not None and server.pods is not None:
             pod = server.pods.at(client)
             where = None if pod is None else f"{pod.namespace.decode()}/{pod.name.decode()}"
             reply["client"] = f"{client}: " + (
                 "no pod of this node" if pod is None else f"pod {where}, search path {pod.search_path.value}"
             )
+        if client is not None:
+            address_from_text(client.partition("%")[0])
+        if qtype >= 249 or qtype == OPT:
+            raise ValueError(f"{rrtype_to_text(qtype)} is no type of records that is looked for")
         walk = server.expander.walk_of(name)
+        why = server.expander.why_not(name, lambda: (client or "", 0), is_known=client is not None)
+        if why is not None:
+            reply["not expanded"] = why
+        if walk is None and (denial := server.expander.denial_of(name)) is not None:
+            return reply | {"route": "none: answered here", "entries": [], "rcode": RCODE_TEXT[denial]}
         if walk is not None and not server.expander.is_for(walk, lambda: (client or "", 0)):
             walk = None
         over = trio.Event()
@@ -267,7 +302,7 @@ def _walk_json(walk: Walk, decision: Decision) -> Json:
         "steps": [list(step) for step in decision.steps],
         "ending": decision.ending.value,
         "name": None if decision.name is None else decision.name.to_text(),
-        "seconds": round(decision.expires_at - trio.current_time(), 1),
+        "seconds": round(max(0.0, decision.expires_at - trio.current_time()), 1),
     }
 
 
@@ -283,7 +318,7 @@ def _described(qname: Name, qtype: str, entry: Entry, now: float, *, flags: int 
         "type": qtype,
         "flags": [text for bit, text in ((2, "DO"), (1, "CD")) if flags & bit],
         "rcode": RCODE_TEXT.get(entry.rcode, str(entry.rcode)),
-        "from": None if entry.server is None else str(entry.server),
+        "from": "no server answered" if entry is FAILURE else None if entry.server is None else str(entry.server),
         "seconds": round(entry.expires_at - now, 1) if entry.is_kept else None,
         "stale": is_stale or (entry.is_kept and now >= entry.expires_at),
         "records": [line.expandtabs(1) for rrset in (*answer, *authority) for line in rrset_to_text(rrset)],

@@ -43,7 +43,19 @@ from zones.errors import BadName
 from zones.names import label_octets, Name, split_labels
 from zones.objects import SearchPath
 from zones.records import CNAME, RRset, SOA
-from zones.search import decide, explicit_walk, Failed, Lost, MARKER, Outcome, transparent_walk, types_of, Walk, Won
+from zones.search import (
+    decide,
+    explicit_walk,
+    Failed,
+    Lost,
+    MARKER,
+    NDOTS,
+    Outcome,
+    transparent_walk,
+    types_of,
+    Walk,
+    Won,
+)
 
 log = logging.getLogger(__name__)
 
@@ -153,6 +165,32 @@ class Expander:
             return False
         return walk.is_explicit or pod.search_path is SearchPath.USUAL
 
+    def why_not(self, qname: Name, client: Callable[[], tuple[str, int]], *, is_known: bool) -> str | None:
+        """Return why a question is answered as it stands, None where it is not; *is_known*: a client was named."""
+        walk = self.walk_of(qname)
+        if walk is not None:
+            if self.pods is None or self.is_for(walk, client):
+                return None
+            if not self.pods.is_synced:
+                return "the pods of the node are not known yet"
+            return "the client is no pod of that namespace with the usual path" if is_known else "no client was named"
+        if self.mode is Mode.OFF:
+            return "--expand off"
+        any_walk = transparent_walk(qname, self._zones, one_label=True)
+        if any_walk is not None and self.mode is Mode.EXPLICIT:
+            return "--expand explicit"
+        if any_walk is not None and len(any_walk.prefix) == 1:
+            return "a prefix of one label, which may mean just that (with --node it is known who asks)"
+        if any_walk is not None:
+            return "the next step of a search path that was walked just before"
+        for zone in self._zones:
+            labels = qname.labels[: len(qname.labels) - len(zone.labels)]
+            if qname.is_under(zone) and len(labels) > 2 and labels[-1] == b"svc":
+                if len(labels) - 2 > NDOTS:
+                    return "a prefix of five dots or more is tried as it is first"
+                return "_port._proto.<service> asks for a port of that Service"
+        return "not below <namespace>.svc of a cluster zone"
+
     def denial_of(self, qname: Name) -> int | None:
         """Return what a name of the explicit form gets that is walked for nobody, None for any other name.
 
@@ -253,7 +291,7 @@ class Expander:
         if not is_public_tld(namespace):
             return
         self.hijacks += 1
-        if namespace not in self._hijackers and len(self._hijackers) < MAX_HIJACKERS:
+        if not self._absolute_first and namespace not in self._hijackers and len(self._hijackers) < MAX_HIJACKERS:
             self._hijackers.add(namespace)
             log.warning(
                 "namespace %s is named like a public top-level domain: pods find names that end so in it first",

@@ -221,7 +221,7 @@ class Forwarder(Generic[T]):
         if is_failing == self.is_failing:
             return
         self.is_failing = is_failing
-        names = ", ".join(map(str, order)) or "none is known"
+        names = ", ".join(map(str, order)) or "there is none that could be asked"
         if is_failing:
             log.warning("no upstream answers: %s", names)
         else:

@@ -40,7 +40,10 @@ LOOKUPS: Final = (
     ("www.example.com", "A name of the outside world: the whole search path is in vain."),
     ("web.bakery", "A Service of another namespace: the second step has it."),
     ("kubernetes", "A Service of the pod's own namespace: the first step has it, so there is nothing to save."),
-    ("git", "A host of the company's own domain, which stands last in the search path."),
+    (
+        "git",
+        "A host of the company's own domain, last in the path. Names without a dot are expanded with --node alone.",
+    ),
 )
 
 
@@ -154,8 +157,8 @@ async def run_demo(keep: bool) -> None:
         click.echo("    options ndots:5")
         for name, why in LOOKUPS:
             await _compare(cast, name, why)
-        click.echo(f"\nWhat the outside world was asked, in all: {sum(cast.outside.asked.values())} questions, such as")
-        for question, count in cast.outside.asked.most_common(4):
+        click.echo(f"\nWhat the outside world was asked, in all: {sum(cast.outside.asked.values())} questions:")
+        for question, count in cast.outside.asked.most_common():
             click.echo(f"    {count:3} × {question}")
         if keep:
             for title, server in (("plain", cast.plain), ("expanding", cast.expanding)):

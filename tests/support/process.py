@@ -30,8 +30,9 @@ class Kdns:
 
     def output(self) -> str:
         """Return what it printed so far, on both streams."""
-        self._output.seek(0)
-        return self._output.read().decode(errors="replace")
+        # Read by place: the process writes through the same open file, and must not be moved about in it.
+        number = self._output.fileno()
+        return os.pread(number, os.fstat(number).st_size, 0).decode(errors="replace")
 
     def wait_for(self, pattern: str, *, times: int = 1) -> re.Match[str]:
         """Wait until its output matches *pattern* that many times; return the first match."""

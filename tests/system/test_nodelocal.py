@@ -366,10 +366,19 @@ def test_explain(pair: tuple[Kdns, Upstream]) -> None:
     assert "example.com.search.default.cluster.local.ap.k8s.io.: nxdomain" in text
     assert "example.com.corp.test.: nxdomain" in text
     assert "ends at example.com." in text
-    assert "example.com. 60 IN A 192.0.2.1" in text.replace("\t", " ")
+    assert re.search(r"example\.com\. (60|59|58) IN A 192\.0\.2\.1", text)
     text = control(server, "explain", "web.default.svc.cluster.local", "AAAA").stdout
-    assert "not the first step of a search path" in text
+    assert "not expanded: a prefix of one label, which may mean just that" in text
     assert "NOERROR" in text
+    for name, why in (
+        ("www.example.com", "not below <namespace>.svc of a cluster zone"),
+        ("_http._tcp.web.default.svc.cluster.local", "_port._proto.<service> asks for a port of that Service"),
+        ("a.b.c.d.e.f.default.svc.cluster.local", "a prefix of five dots or more is tried as it is first"),
+    ):
+        assert f"not expanded: {why}" in control(server, "explain", name).stdout
+    for command in (("explain", "example.com", "ANY"), ("explain", "example.com", "--from", "nonsense")):
+        refused = control(server, *command)
+        assert (refused.returncode, refused.stdout) == (2, "")
     text = control(server, "explain", "db-9.db.default.svc.cluster.local").stdout
     assert "is not walked: the name may have been meant as it stands" in text
 
@@ -382,10 +391,22 @@ def test_dump_and_flush(pair: tuple[Kdns, Upstream]) -> None:
     assert "example.com. A: NOERROR" in text
     assert "web.default" not in text
     assert "web.default.svc.cluster.local. A" in control(server, "dump").stdout
-    assert control(server, "flush", "example.com").stdout.strip() in ("1 entry forgotten", "2 entries forgotten")
-    assert control(server, "dump", "example.com").stdout == ""
+    assert re.fullmatch(r"(1 entry|[2-9] entries) forgotten\n", control(server, "flush", "example.com").stdout)
+    gone = control(server, "dump", "example.com")
+    assert (gone.stdout, gone.stderr) == ("", "nodelocal: nothing is cached of that name\n")
     assert control(server, "flush", "cluster.local").returncode == 0
     assert "web.default.svc.cluster.local. A" not in control(server, "dump").stdout
+
+
+def test_flush_takes_the_search_paths_of_a_name_along(pair: tuple[Kdns, Upstream]) -> None:
+    server, _ = pair
+    name = "example.com.default.svc.cluster.local"
+    for flushed in (name, "cluster.local"):
+        lookup(server.port, name)
+        explicit = "example.com.search.default.cluster.local.ap.k8s.io"
+        assert explicit in control(server, "dump").stdout
+        control(server, "flush", flushed)
+        assert explicit not in control(server, "dump").stdout
 
 
 def test_stats(pair: tuple[Kdns, Upstream]) -> None:
@@ -459,6 +480,32 @@ def test_a_socket_left_behind_is_replaced_and_one_in_use_is_not(tmp_path: Path) 
         with nodelocal("--cluster", DEAD, control=path) as again:
             assert again.stop() == 0
         assert not path.exists()
+    path.write_text("something else")
+    for where, found in (
+        (path, "a file that is no socket"),
+        (tmp_path, "a folder"),
+        (tmp_path / "none" / "control.sock", "a folder that is not there"),
+    ):
+        done = run_kdns(
+            "serve", "--cluster", DEAD, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--control", where,
+            program="nodelocal",
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert f"found {found}" in done.stderr
+    assert path.read_text() == "something else"
+    path.write_text("something else")
+    for where, found in (
+        (path, "a file that is no socket"),
+        (tmp_path, "a folder"),
+        (tmp_path / "none" / "control.sock", "a folder that is not there"),
+    ):
+        done = run_kdns(
+            "serve", "--cluster", DEAD, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--control", where,
+            program="nodelocal",
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert f"found {found}" in done.stderr
+    assert path.read_text() == "something else"
 
 
 # -- metrics and the rest --------------------------------------------------------------------------------------------------------
@@ -533,7 +580,8 @@ def test_check_and_the_file(tmp_path: Path) -> None:
     path.write_text('cluster = ["10.96.0.10"]\nstub = ["corp.example=192.0.2.1"]\nexpand = "off"\n')
     done = run_kdns("check", "--config", path, program="nodelocal")
     assert done.returncode == 0, done.stderr
-    assert "corp.example.                corp.example." in done.stdout
+    assert "corp.example.                192.0.2.1:53" in done.stdout
+    assert "in-addr.arpa.                tcp://10.96.0.10:53, then /etc/resolv.conf" in done.stdout
     path.write_text("clusters = []\n")
     done = run_kdns("check", "--config", path, program="nodelocal")
     assert done.returncode == 2
