@@ -8,6 +8,7 @@ from typing import Final
 from kdns.proto.query import NOERROR, Query, SERVFAIL
 from kdns.proto.response import ede, make_response, opt_record
 from nodelocal.cache import STALE_TTL
+from nodelocal.entry import Entry
 from nodelocal.resolver import Found, Link
 from zones.names import Name
 from zones.records import A, AAAA, CNAME, RRset
@@ -31,20 +32,35 @@ def flags_for(query: Query, *, is_authentic: bool) -> int:
 
 def plain(query: Query, found: Found, now: float) -> tuple[bytes, ...]:
     """Return the tails of the response to *query*: one, or several orders of it."""
-    entry = found.last
-    stale = found.is_stale
-    if len(found.links) == 1 and not stale and not entry.is_failure and not entry.is_truncated:
-        ttl = entry.remaining(now)
-        if entry.answers < 2 and entry.authorities < 256:
-            flags = 0x8080 | query.flags & 0x0100 | entry.rcode | flags_for(query, is_authentic=entry.is_authentic)
-            opt = opt_record(query, 0, b"") if query.edns is not None else b""
-            tail = b"%c%c\0\1%c%c\0%c\0%c" % (
-                flags >> 8, flags & 255, entry.answers >> 8, entry.answers & 255, entry.authorities, bool(opt)
-            ) + query.question + entry.body_with_ttl(ttl) + opt  # fmt: skip
-            if len(tail) + 2 <= query.limit:
-                return (tail,)
+    links = found.links
+    if len(links) == 1 and not links[0].is_stale:
+        tail = _simple(query, links[0].entry, now)
+        if tail is not None:
+            return (tail,)
     answer, authority = rrsets_of(found, now)
     return _whole(query, found, answer, authority)
+
+
+def _simple(query: Query, entry: Entry, now: float) -> bytes | None:
+    """Return the commonest response, put together from the entry's own octets; None where it takes more than that."""
+    if entry.answers > 1 or entry.authorities > 255 or entry.is_truncated or entry.is_failure:
+        return None
+    flags = 0x8080 | query.flags & 0x0110 | entry.rcode  # RD and CD as they were asked
+    edns = query.edns
+    if entry.is_authentic and (query.flags & _AD or (edns is not None and edns.do)):
+        flags |= _AD
+    opt = b"" if edns is None else opt_record(query, 0, b"")
+    tail = b"%c%c\0\1\0%c\0%c\0%c%b%b%b" % (
+        flags >> 8,
+        flags & 255,
+        entry.answers,
+        entry.authorities,
+        edns is not None,
+        query.question,
+        entry.body_with_ttl(entry.remaining(now)),
+        opt,
+    )
+    return tail if len(tail) + 2 <= query.limit else None
 
 
 def expanded(query: Query, alias: Name, found: Found, now: float, *, ttl: int) -> tuple[bytes, ...]:

@@ -130,31 +130,40 @@ class Cache:
         What has TTL 0, or must not be kept, is not, but ends what was known; a failure ends nothing.
         """
         limits = self.limits
-        ttl = max(limits.min_ttl, min(entry.ttl, limits.max_negative_ttl if entry.is_denial else limits.max_ttl))
+        ttl, most = entry.ttl, limits.max_negative_ttl if entry.is_denial else limits.max_ttl
+        if ttl > most:
+            ttl = most
+        if ttl < limits.min_ttl:
+            ttl = limits.min_ttl
         entry.ttl = ttl
         entry.stored_at = now
         entry.expires_at = now + ttl
         if entry.is_failure:
             return
-        key = key_of(qname, qtype, do=do, cd=cd)
+        flags = do << 1 | cd
+        key = qname.key + b"%c%c%c" % (qtype >> 8, qtype & 255, flags)
+        whole = qname.key + _WHOLE_KEYS[flags]
+        index = self._index
         if self._failures.currsize:
             self._failures.pop(key, None)
-        whole = key[:-3] + _whole(key[-1])
-        self._forget(key)
-        self._forget(whole)
+        if key in index:
+            self._forget(key)
+        if whole in index:
+            self._forget(whole)
         if not entry.is_kept or not ttl:
             return
         entry.octets = ENTRY_OCTETS + len(key) + len(entry.body) + PLACE_OCTETS * len(entry.ttl_at)
+        if not entry.is_denial:
+            self._answers.store(key, entry)
+            return
         if entry.is_nxdomain:
             key = whole
             if self._may_cut(qname, qname, entry):
                 self._depth_of_cuts = max(self._depth_of_cuts, len(qname.labels))
-        (self._denials if entry.is_denial else self._answers).store(key, entry)
+        self._denials.store(key, entry)
 
     def _forget(self, key: bytes) -> None:
-        old = self._index.get(key)
-        if old is not None:
-            del (self._denials if old.is_denial else self._answers)[key]
+        del (self._denials if self._index[key].is_denial else self._answers)[key]
 
     def should_prefetch(self, entry: Entry, now: float) -> bool:
         """Note a hit on a fresh entry; tell whether it is worth renewing now."""

@@ -62,7 +62,8 @@ class Entry(msgspec.Struct, gc=False):
         Seconds are those of the clock's ticks, at which the table of finished answers is emptied: so what is stored
         there for a while never says more than is left, and what has just come says all that it came with.
         """
-        return max(0, int(self.expires_at) - int(now))
+        left = int(self.expires_at) - int(now)
+        return left if left > 0 else 0
 
     def body_with_ttl(self, ttl: int) -> bytes:
         """Return the sections with every TTL set to *ttl*."""

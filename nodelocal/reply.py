@@ -31,6 +31,10 @@ _RRSIG: Final = 46
 _DNAME: Final = 39
 _PROOFS: Final = frozenset((_RRSIG, 47, 50))
 _OCTETS: Final = {A: 4, AAAA: 16}
+_HEADS: Final = {rtype: b"\xc0\x0c\0%c\0\1" % rtype for rtype in _OCTETS}
+"""How a record of the name asked for begins: a pointer to the question, its type, class IN."""
+_LENGTHS: Final = {octets: b"\0%c" % octets for octets in _OCTETS.values()}
+_ONE_PLACE: Final = (6,)
 
 
 def read_reply(wire: bytes, question: Question, belongs: Callable[[Name], bool], server: Server | None = None) -> Entry:
@@ -64,11 +68,12 @@ def read_addresses(wire: bytes, question: Question, server: Server | None) -> En
         return None
     if wire[11] and (wire[end + 5] or wire[-2:] != b"\0\0"):
         return None  # an extended RCODE, or options
-    head = b"\xc0\x0c%c%c\0\1" % divmod(question.qtype, 256)
-    length = b"\0%c" % size
-    ttl = MAX_TTL
-    for at in range(start, end, octets):
-        if wire[at : at + 6] != head or wire[at + 10 : at + 12] != length:
+    head = _HEADS[question.qtype]
+    if not wire.startswith(head, start) or wire[start + 10 : start + 12] != _LENGTHS[size]:
+        return None
+    ttl = int.from_bytes(wire[start + 6 : start + 10], "big")
+    for at in range(start + octets, end, octets):
+        if not wire.startswith(head, at) or wire[at + 10 : at + 12] != _LENGTHS[size]:
             return None
         ttl = min(ttl, int.from_bytes(wire[at + 6 : at + 10], "big"))
     return Entry(
@@ -78,8 +83,8 @@ def read_addresses(wire: bytes, question: Question, server: Server | None) -> En
         count,
         0,
         wire[start:end],
-        tuple(range(6, count * octets, octets)),
-        ttl,
+        _ONE_PLACE if count == 1 else tuple(range(6, count * octets, octets)),
+        ttl if ttl <= MAX_TTL else MAX_TTL,
         None,
         None,
         server,

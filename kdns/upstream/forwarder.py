@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import logging
 import resource
-from collections import Counter
 from collections.abc import Callable, Sequence
 from enum import Enum
 from os import urandom
@@ -151,7 +150,7 @@ class Forwarder(Generic[T]):
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._max_questions = max(64, min(max_questions, (soft - RESERVED_DESCRIPTORS) // 4))
         self.askings: dict[bytes, _Asking[T]] = {}
-        self._of_zone: Counter[tuple[bytes, ...]] = Counter()
+        self._of_zone: dict[tuple[bytes, ...], int] = {}
         self._max_of_zone = self._max_questions if is_one_zone else self._max_questions // 2
         self.shed = 0
         """Questions that were given up for newer ones."""
@@ -183,7 +182,8 @@ class Forwarder(Generic[T]):
             callback(NoReply.NOBODY)
             return
         zone = question.qname.labels[-ZONE_LABELS:]
-        if self._of_zone[zone] >= self._max_of_zone:
+        of_zone = self._of_zone.get(zone, 0)
+        if of_zone >= self._max_of_zone:
             self.shed += 1
             # At least every second question is one of this zone: the oldest of them is found soon.
             next(some for some in self.askings.values() if some.zone == zone).finish(NoReply.SHED)
@@ -194,16 +194,17 @@ class Forwarder(Generic[T]):
             self.exchanges.wake()
         asking = _Asking(self, key, zone, question, callback, order, now, is_apart=servers is not None)
         self.askings[key] = asking
-        self._of_zone[zone] += 1
+        self._of_zone[zone] = self._of_zone.get(zone, 0) + 1
         asking.next_try(now)
 
     def forget(self, key: bytes, zone: tuple[bytes, ...]) -> None:
         """Take out a question that is over."""
         del self.askings[key]
-        if self._of_zone[zone] == 1:
-            del self._of_zone[zone]
+        left = self._of_zone[zone] - 1
+        if left:
+            self._of_zone[zone] = left
         else:
-            self._of_zone[zone] -= 1
+            del self._of_zone[zone]
 
     def failed(self, server: Server) -> None:
         """Note that a server gave no usable reply."""
