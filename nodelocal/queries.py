@@ -212,7 +212,8 @@ class Handler:
             resolver.hit(qname, qtype, entry, route, do=do, cd=cd, now=now)
             found = Found((Link(qname, entry),))
             return self.answer(wire, query, route, found, now, client, began, is_common=is_common)
-        return _Waiting(self, wire, query, route, self._sender(client), began, entry, now, do=do, cd=cd).wait
+        sender = _nobody if self._front.query_log is None else self._sender(client)
+        return _Waiting(self, wire, query, route, sender, began, entry, now, do=do, cd=cd).wait
 
     def answer(
         self,

@@ -147,7 +147,7 @@ class Resolver:
         if self.cache.should_prefetch(entry, now) and route is not None:
             counts.prefetches += 1
             entry.hits = 0
-            Lookup(self, qname, qtype, do, cd, self.forwarders[route.servers], route, _nobody).ask()
+            Lookup(self, qname, qtype, do, cd, self.forwarders[route.servers], route, _nobody).ask(now)
 
     def read(self, wire: bytes, question: Question, server: Server) -> Entry:
         """Read a reply and keep what it is worth; raises WireError. Called once, however many wait for it."""
@@ -246,14 +246,14 @@ class Lookup:
         if self._links:  # the upstreams of the links before took their time, too
             resolver.timers.call_at(self.since + TOTAL_SECONDS, self._too_late)
         resolver.counts.misses += 1
-        self.ask()
+        self.ask(now)
 
-    def ask(self) -> None:
+    def ask(self, now: float) -> None:
         """Ask the upstreams, whatever the cache has."""
         route = self._route
         options = peer.HELLO if route is None or route.is_cluster else b""
         question = Question(self._qname, self._qtype, self._do, self._cd, options, route)
-        self._forwarder.ask(question, self._replied, servers=self._servers)
+        self._forwarder.ask(question, self._replied, servers=self._servers, now=now)
 
     @property
     def _key(self) -> bytes:

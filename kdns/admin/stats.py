@@ -27,6 +27,7 @@ _TYPES: Final = frozenset(
     map(rrtype_to_text, (1, 2, 5, 6, 12, 15, 16, 28, 33, 35, 43, 46, 47, 48, 50, 64, 65, 251, 252, 255, 257))
 )
 _NO_ZONE = "dropped"
+_LAST_BUCKET: Final = len(DURATION_BUCKETS) - 1
 
 _K = TypeVar("_K", bound=Hashable)
 
@@ -115,7 +116,10 @@ class QueryStats:
         """
         size, flags = (len(tail) + 2, tail[0] << 8 | tail[1]) if tail is not None else (0, 0)
         rcode = label.rcode if label is not None else flags & 15
-        row = (proto, family, label, request, size, rcode, flags & 0x0200, _bucket(seconds))
+        bucket = bisect_left(DURATION_BUCKETS, seconds)
+        if bucket > _LAST_BUCKET:
+            bucket = _LAST_BUCKET
+        row = (proto, family, label, request, size, rcode, flags & 0x0200, bucket)
         misses = self._misses
         misses[row] = misses.get(row, 0) + 1
         if len(misses) > MAX_UNCOUNTED:
@@ -219,7 +223,7 @@ class QueryStats:
 
 def _bucket(seconds: float) -> int:
     """Return the index of the duration's bucket; what is longer than any counts in the last."""
-    return min(bisect_left(DURATION_BUCKETS, seconds), len(DURATION_BUCKETS) - 1)
+    return min(bisect_left(DURATION_BUCKETS, seconds), _LAST_BUCKET)
 
 
 def _of(histograms: dict[_K, Histogram], key: _K, bounds: Sequence[float]) -> Histogram:

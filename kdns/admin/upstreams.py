@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -29,10 +30,12 @@ class UpstreamStats:
 
     def observe(self, server: Server, rcode: int | None, seconds: float) -> None:
         """Note a try to have *server* answer; *rcode* is None when it did not."""
-        histogram = self._tries.get((server, rcode))
+        key = server, rcode
+        histogram = self._tries.get(key)
         if histogram is None:
-            histogram = self._tries[server, rcode] = Histogram(DURATION_BUCKETS)
-        histogram.observe(seconds)
+            histogram = self._tries[key] = Histogram(DURATION_BUCKETS)
+        histogram.counts[bisect_left(DURATION_BUCKETS, seconds)] += 1
+        histogram.total += seconds
 
     def watch(self, forwarders: Sequence[Forwarder[Any]], exchanges: Exchanges) -> None:
         """Read the counts of these, too."""

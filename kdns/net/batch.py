@@ -136,8 +136,8 @@ class Batch:
         self._is_ipv6 = sock.family == socket.AF_INET6
         self._has_destination = wants_destination(sock)
         self.data = mmap.mmap(-1, SLOTS * SLOT_OCTETS)  # slices of it are bytes, without a copy between
-        self._names = bytearray(SLOTS * _NAME_OCTETS)
-        self._controls = bytearray(SLOTS * _CONTROL_OCTETS)
+        self._names = mmap.mmap(-1, SLOTS * _NAME_OCTETS)
+        self._controls = mmap.mmap(-1, SLOTS * _CONTROL_OCTETS)
         self._iovs = (ctypes.c_uint64 * (SLOTS * 2))()
         self._headers = (ctypes.c_uint64 * (SLOTS * _HEADER_WORDS))()
         data, names, controls = (_address_of(buffer) for buffer in (self.data, self._names, self._controls))
@@ -210,12 +210,12 @@ class Batch:
 
     def envelope(self, slot: int) -> Envelope:
         """Return what ``Outbox`` needs to answer the query in *slot* later."""
-        name = bytes(self._names[slot * _NAME_OCTETS : (slot + 1) * _NAME_OCTETS])
+        name = self._names[slot * _NAME_OCTETS : (slot + 1) * _NAME_OCTETS]
         message_id = self.data[slot * SLOT_OCTETS : slot * SLOT_OCTETS + 2]
         if not self._has_destination:
             return message_id, name, b""
         self._route(slot, slot + 1)
-        return message_id, name, bytes(self._controls[slot * _CONTROL_OCTETS : (slot + 1) * _CONTROL_OCTETS])
+        return message_id, name, self._controls[slot * _CONTROL_OCTETS : (slot + 1) * _CONTROL_OCTETS]
 
     def _route(self, first: int, end: int) -> None:
         """Keep the address to leave from, and drop the interface: the way back is the routing table's to choose.

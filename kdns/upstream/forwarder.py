@@ -163,10 +163,18 @@ class Forwarder(Generic[T]):
     def __len__(self) -> int:
         return len(self.askings)
 
-    def ask(self, question: Question, callback: Callback[T], *, servers: Sequence[Server] | None = None) -> None:
+    def ask(
+        self,
+        question: Question,
+        callback: Callback[T],
+        *,
+        servers: Sequence[Server] | None = None,
+        now: float | None = None,
+    ) -> None:
         """Have *callback* called once, with the best reply or with why there is none.
 
-        It may be called before this returns. *servers* are asked in place of the route's own.
+        It may be called before this returns. *servers* are asked in place of the route's own; *now* is the time, from
+        those who know it.
         """
         key = question.key
         if servers is not None:
@@ -175,7 +183,8 @@ class Forwarder(Generic[T]):
         if asking is not None:
             asking.add(callback)
             return
-        now = self.now()
+        if now is None:
+            now = self.now()
         order = self.servers.in_order(now) if servers is None else servers
         if not order:
             self.note_failing(True, order)
