@@ -17,20 +17,20 @@ from kdns.errors import ConfigError, Problem
 from kdns.net.addresses import Listen, listen_from_text
 from kdns.options import (
     ANSWERS,
+    api_options,
     choice,
     DNS_PORT,
     existing,
+    LAMEDUCK,
+    LOG_OPTIONS,
     LogFormat,
-    LOGGING,
     Option,
     read_options,
-    readable_file,
     seconds,
     SERVING,
     switch,
     text,
     upstream,
-    url,
     zone,
 )
 from kdns.upstream.servers import Server
@@ -94,18 +94,7 @@ OPTIONS: Final[Sequence[Option]] = (
         needs_one=True,
         group=SOURCE,
     ),
-    Option("kubeconfig", "FILE", "The cluster of a kubeconfig.", "a readable kubeconfig", readable_file, group=SOURCE),
-    Option(
-        "context", "NAME", "The context in the kubeconfig; its current one by default.", "a name", text, group=SOURCE
-    ),
-    Option(
-        "api-server",
-        "URL",
-        "An API server without credentials, such as http://127.0.0.1:8001 of kubectl proxy.",
-        "a URL such as http://127.0.0.1:8001",
-        url,
-        group=SOURCE,
-    ),
+    *api_options(SOURCE),
     Option(
         "listen",
         "ADDR:PORT",
@@ -139,15 +128,7 @@ OPTIONS: Final[Sequence[Option]] = (
         is_list=True,
         group=SERVING,
     ),
-    Option(
-        "lameduck",
-        "SECONDS",
-        "After SIGTERM, be unready and keep answering for this long.",
-        "whole seconds from 0 to 300",
-        seconds(300),
-        5,
-        group=SERVING,
-    ),
+    LAMEDUCK,
     Option(
         "zone",
         "ZONE",
@@ -224,17 +205,7 @@ OPTIONS: Final[Sequence[Option]] = (
         "a label selector such as app!=test",
         lambda value: Selector.from_text(text(value)),
     ),
-    Option("log-queries", None, "Log a line for each query.", "true or false", switch, default=False, group=LOGGING),
-    Option(
-        "log-errors",
-        None,
-        "Log a line for each query that ends in SERVFAIL.",
-        "true or false",
-        switch,
-        default=False,
-        group=LOGGING,
-    ),
-    Option("log-format", "FORMAT", "text or json.", "text or json", choice(LogFormat), "text", group=LOGGING),
+    *LOG_OPTIONS,
 )
 
 

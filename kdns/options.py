@@ -146,6 +146,56 @@ def url(value: Any) -> str:
     return written
 
 
+LAMEDUCK: Final = Option(
+    "lameduck",
+    "SECONDS",
+    "After SIGTERM, be unready and keep answering for this long.",
+    "whole seconds from 0 to 300",
+    seconds(300),
+    5,
+    group=SERVING,
+)
+
+LOG_OPTIONS: Final = (
+    Option("log-queries", None, "Log a line for each query.", "true or false", switch, default=False, group=LOGGING),
+    Option(
+        "log-errors",
+        None,
+        "Log a line for each query that ends in SERVFAIL.",
+        "true or false",
+        switch,
+        default=False,
+        group=LOGGING,
+    ),
+    Option("log-format", "FORMAT", "text or json.", "text or json", choice(LogFormat), "text", group=LOGGING),
+)
+
+
+def api_options(group: str) -> tuple[Option, ...]:
+    """Return the options that say which API server is asked."""
+    return (
+        Option(
+            "kubeconfig", "FILE", "The cluster of a kubeconfig.", "a readable kubeconfig", readable_file, group=group
+        ),
+        Option(
+            "context",
+            "NAME",
+            "The context in the kubeconfig; its current one by default.",
+            "a name",
+            text,
+            group=group,
+        ),
+        Option(
+            "api-server",
+            "URL",
+            "An API server without credentials, such as http://127.0.0.1:8001 of kubectl proxy.",
+            "a URL such as http://127.0.0.1:8001",
+            url,
+            group=group,
+        ),
+    )
+
+
 class Given(msgspec.Struct):
     """What a user wrote, option by option: ``written`` has place and text of those that were given at all."""
 

@@ -13,10 +13,12 @@ import msgspec
 from kdns.errors import ConfigError, Problem
 from kdns.net.addresses import Listen, listen_from_text
 from kdns.options import (
+    api_options,
     choice,
     DNS_PORT,
+    LAMEDUCK,
+    LOG_OPTIONS,
     LogFormat,
-    LOGGING,
     Option,
     read_options,
     readable_file,
@@ -25,7 +27,6 @@ from kdns.options import (
     switch,
     text,
     upstream,
-    url,
     zone,
 )
 from kdns.upstream.servers import Protocol, Server, server_from_text
@@ -157,15 +158,7 @@ OPTIONS: Final[Sequence[Option]] = (
         DEFAULT_CONTROL,
         group=SERVING,
     ),
-    Option(
-        "lameduck",
-        "SECONDS",
-        "After SIGTERM, be unready and keep answering for this long.",
-        "whole seconds from 0 to 300",
-        seconds(300),
-        5,
-        group=SERVING,
-    ),
+    LAMEDUCK,
     Option(
         "client-rate",
         "QUERIES",
@@ -319,27 +312,8 @@ OPTIONS: Final[Sequence[Option]] = (
         text,
         group=PODS,
     ),
-    Option("kubeconfig", "FILE", "The cluster of a kubeconfig.", "a readable kubeconfig", readable_file, group=PODS),
-    Option("context", "NAME", "The context in the kubeconfig; its current one by default.", "a name", text, group=PODS),
-    Option(
-        "api-server",
-        "URL",
-        "An API server without credentials, such as http://127.0.0.1:8001 of kubectl proxy.",
-        "a URL such as http://127.0.0.1:8001",
-        url,
-        group=PODS,
-    ),
-    Option("log-queries", None, "Log a line for each query.", "true or false", switch, default=False, group=LOGGING),
-    Option(
-        "log-errors",
-        None,
-        "Log a line for each query that ends in SERVFAIL.",
-        "true or false",
-        switch,
-        default=False,
-        group=LOGGING,
-    ),
-    Option("log-format", "FORMAT", "text or json.", "text or json", choice(LogFormat), "text", group=LOGGING),
+    *api_options(PODS),
+    *LOG_OPTIONS,
 )
 
 

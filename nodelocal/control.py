@@ -21,8 +21,9 @@ from kdns.proto.text import rrset_to_text
 from nodelocal.cache import WHOLE
 from nodelocal.config import DEFAULT_CONTROL
 from nodelocal.entry import Entry, FAILURE
-from nodelocal.expand import Decision, Ending, Expanded, Mode
+from nodelocal.expand import Expanded, Mode
 from nodelocal.resolver import Found
+from nodelocal.walking import Decision, Ending
 from zones.errors import BadName, BadRecord
 from zones.names import Name, split_labels
 from zones.records import address_from_text, OPT, rrtype_from_text, rrtype_to_text

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from kdns.admin.metrics import Gauges
 from kdns.program import Program
-from nodelocal.expand import Ending
 from nodelocal.queries import Front
+from nodelocal.walking import Ending
 
 SETUP_ERRORS = ("iptables", "iptables_lock", "interface_add", "interface_check", "configmap")
 

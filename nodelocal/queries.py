@@ -34,11 +34,12 @@ from kdns.upstream.forwarder import TOTAL_SECONDS
 from nodelocal import answers
 from nodelocal.cache import STALE_TTL
 from nodelocal.entry import Entry
-from nodelocal.expand import Ending, Expanded, Expander
+from nodelocal.expand import Expanded, Expander
 from nodelocal.fairness import Fairness
 from nodelocal.loops import LoopGuard
 from nodelocal.resolver import Found, Link, Lookup, Resolver
 from nodelocal.route import Route
+from nodelocal.walking import Ending
 from zones.records import ANY, IN, OPT, RRset
 from zones.search import Walk
 
