@@ -67,11 +67,6 @@ class Message(msgspec.Struct, frozen=True):
     options: bytes = b""
 
     @property
-    def is_response(self) -> bool:
-        """Whether QR is set."""
-        return bool(self.flags & 0x8000)
-
-    @property
     def is_truncated(self) -> bool:
         """Whether TC is set."""
         return bool(self.flags & 0x0200)

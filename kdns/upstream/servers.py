@@ -177,7 +177,7 @@ class ServerList:
             self._checked_at = now
             self._follow_files()
         servers = [server for server in self._all() if server not in self._looping]
-        self._order = tuple(sorted(servers, key=lambda server: self._is_down(server, now)))
+        self._order = tuple(sorted(servers, key=lambda server: self.is_down(server, now)))
         waits = [health.retry_at for health in self._health.values() if health.retry_at > now]
         self._valid_until = min([self._checked_at + RECHECK_SECONDS, *waits])
         return self._order
@@ -225,7 +225,8 @@ class ServerList:
 
     def is_down(self, server: Server, now: float) -> bool:
         """Tell whether *server* is backed off from."""
-        return self._is_down(server, now)
+        health = self._health.get(server)
+        return health is not None and health.failures >= FAILURES and now < health.retry_at
 
     def _all(self) -> list[Server]:
         servers: dict[Server, None] = {}
@@ -235,10 +236,6 @@ class ServerList:
             elif source in self._from_file:
                 servers.update(dict.fromkeys(self._from_file[source].servers))
         return list(servers)
-
-    def _is_down(self, server: Server, now: float) -> bool:
-        health = self._health.get(server)
-        return health is not None and health.failures >= FAILURES and now < health.retry_at
 
     def _follow_files(self) -> None:
         for source in self._sources:
