@@ -407,3 +407,15 @@ def test_refusals_are_not_kept_as_answers(rcode: str) -> None:
         s.expect(WWW)
 
     steps()
+
+
+@scenario()
+async def test_a_stale_denial_says_so(s: Scenario) -> None:
+    s.ask("no.example.com")
+    s.expect("no.example.com").nxdomain("example.com.", ttl=5, minimum=5)
+    await s.advance(6)
+    asked = s.ask("no.example.com")
+    s.expect("no.example.com").reply(rcode="SERVFAIL")
+    assert asked.rcode == "NXDOMAIN"
+    assert asked.errors == [19]
+    assert asked.ttl == 30

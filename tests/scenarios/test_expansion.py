@@ -693,3 +693,22 @@ async def test_pods_own_answers_are_bounded_in_octets(s: Scenario) -> None:
         assert len(wire or b"") > 32_000
     held = sum(sum(map(len, tails)) for tails, _ in s.server.front.own.values())
     assert 0 < held <= 8 * 2**20
+
+
+@scenario()
+async def test_an_end_is_looked_at_again_after_half_a_minute(s: Scenario) -> None:
+    asked = s.ask(FIRST)
+    deny_inside(s, ttl=1800)
+    deny_corp(s)
+    s.expect("www.example.com").reply("www.example.com. 3600 IN A 192.0.2.1")
+    assert asked.ttl == 30, "though every step is good for longer"
+
+
+@scenario()
+async def test_nodata_of_one_family_stays_nodata_whatever_is_said_of_the_other(s: Scenario) -> None:
+    asked = s.ask(FIRST)
+    deny_inside(s)
+    deny_corp(s)
+    s.expect("www.example.com").nodata("example.com.")
+    s.expect("www.example.com", "AAAA").nxdomain("example.com.")
+    assert asked.rcode == "NOERROR"

@@ -536,3 +536,33 @@ async def test_a_random_spelling_must_be_repeated(s: Scenario) -> None:
 async def test_names_are_spelled_as_the_client_did_without_it(s: Scenario) -> None:
     s.ask("WwW.example.com")
     assert s.expect(WWW).message.question[0].name.to_text() == "WwW.example.com."
+
+
+@scenario(stub=[f"corp.example={STUB}"])
+async def test_a_chain_over_two_routes_is_not_authentic(s: Scenario) -> None:
+    asked = s.ask("x.corp.example", ad=True)
+    s.expect("x.corp.example").reply(f"x.corp.example. 60 IN CNAME {WWW}.", ad=True)
+    s.expect(WWW).reply(f"{WWW}. 60 IN A 192.0.2.1", ad=True)
+    assert asked.addresses == ["192.0.2.1"]
+    assert not asked.message.flags & 0x0020
+
+
+@scenario()
+async def test_a_chain_of_aliases_has_an_end(s: Scenario) -> None:
+    asked = s.ask("n0.example")
+    count = 0
+    while s.pending and count < 50:
+        s.pending.pop(0).reply(f"n{count}.example. 60 IN CNAME n{count + 1}.example.")
+        count += 1
+    assert asked.rcode == "SERVFAIL"
+    assert count == 11
+
+
+@scenario()
+async def test_a_denial_by_another_zones_soa_is_not_kept(s: Scenario) -> None:
+    asked = s.ask("no.example.com")
+    s.expect("no.example.com").nxdomain("evil.test.")
+    assert asked.rcode == "NXDOMAIN"
+    assert asked.message.authority == []
+    s.ask("no.example.com")
+    s.expect("no.example.com")
