@@ -201,7 +201,7 @@ class Expander:
                     callback(Expanded(decision, behind))
 
             forwarder = self.resolver.forwarders[CLUSTER]
-            self.resolver.ask_peers(question, qtype, replied, forwarder=forwarder, do=do, cd=cd)
+            self.resolver.ask_peers(question, qtype, replied, forwarder=forwarder, do=do, cd=cd, since=since)
 
         since = self.resolver.now()
         self.decide(walk, qtype, decided, do=do, cd=cd)

@@ -69,7 +69,6 @@ class Found(msgspec.Struct, frozen=True, gc=False):
 
 
 Callback = Callable[[Found], None]
-_Taker = Callable[[Entry, bool], None]
 
 
 class Counts:
@@ -125,14 +124,22 @@ class Resolver:
         lookup.start(entry, now)
 
     def ask_peers(
-        self, qname: Name, qtype: int, callback: Callback, *, forwarder: Forwarder[Entry], do: bool, cd: bool
+        self,
+        qname: Name,
+        qtype: int,
+        callback: Callback,
+        *,
+        forwarder: Forwarder[Entry],
+        do: bool,
+        cd: bool,
+        since: float,
     ) -> None:
-        """Resolve a name of the explicit form, of kdns alone: no other server ever sees it."""
+        """Resolve a name of the explicit form as ``resolve`` does, but of kdns alone: no other server ever sees it."""
         now = self.now()
         servers = [server for server in forwarder.servers.in_order(now) if server in self.peers]
         entry = self.cache.find(qname, qtype, do=do, cd=cd, now=now)
         lookup = Lookup(self, qname, qtype, do, cd, forwarder, None, callback, servers)
-        lookup.since = now
+        lookup.since = since
         lookup.start(entry, now)
 
     def hit(

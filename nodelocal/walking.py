@@ -103,17 +103,14 @@ class Walking:
         self._outside = [self._absolute, *outside[:-1]] if self._absolute_first else list(outside)
         self._since = owner.resolver.now()
 
-    def start(self) -> None:
-        """Begin."""
-        self._inside()
-
     def fail(self) -> None:
         """End in failure, unless it has ended."""
         self._end(self._decision(Ending.FAILED))
 
     # -- inside the cluster -----------------------------------------------------------------------------------------
 
-    def _inside(self) -> None:
+    def start(self) -> None:
+        """Begin: ask kdns, if it is there."""
         if self._owner.asks_kdns() and self._walk.question is not None:
             self._ask_kdns(self._walk.question)
         else:
@@ -147,7 +144,13 @@ class Walking:
             self._resolver.timers.call_at(self._since + PATIENCE_SECONDS, self._give_up_on_kdns)
         self._waits_for_kdns = True
         self._resolver.ask_peers(
-            question, self._qtype, self._peer_replied, forwarder=forwarder, do=self._do, cd=self._cd
+            question,
+            self._qtype,
+            self._peer_replied,
+            forwarder=forwarder,
+            do=self._do,
+            cd=self._cd,
+            since=self._since,
         )
 
     def _give_up_on_kdns(self) -> None:
@@ -169,6 +172,7 @@ class Walking:
             self._end(self._decision(Ending.FAILED))
             return
         self._expires_at = min(self._expires_at, entry.expires_at)
+        self._is_stale |= found.is_stale
         answer, authority = entry.sections(found.links[0].qname, entry.ttl)
         alias = next((rrset for rrset in answer if rrset.rtype == CNAME and rrset.owner == question), None)
         if alias is not None:
@@ -184,7 +188,6 @@ class Walking:
             self._end_literally(question)
             return
         self._take_soa(authority)
-        self._is_stale |= found.is_stale
         outcome = Outcome.NXDOMAIN if entry.rcode == NXDOMAIN else Outcome.NODATA
         self._is_nodata |= outcome is Outcome.NODATA
         self._note_step(question, outcome)

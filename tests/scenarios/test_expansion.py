@@ -601,6 +601,19 @@ async def test_stale_steps_make_a_stale_answer_in_time(s: Scenario) -> None:
 
 
 @scenario()
+async def test_a_stale_alias_of_kdns_makes_a_stale_answer_in_time(s: Scenario) -> None:
+    await _meet_kdns(s)
+    name, explicit = f"web.prod.default.svc.{Z}", f"web.prod.search.default.{Z}.ap.k8s.io"
+    s.ask(name)
+    s.expect(explicit).reply(f"{explicit}. 5 IN CNAME web.prod.svc.{Z}.", f"web.prod.svc.{Z}. 5 IN A 10.96.0.1", note=0)
+    await s.advance(60)
+    asked = s.ask(name)
+    await s.advance(2.5)  # nobody answers
+    assert asked.addresses == ["10.96.0.1"]
+    assert asked.errors == [3]
+
+
+@scenario()
 async def test_a_name_that_was_found_is_never_nxdomain_for_the_other_family(s: Scenario) -> None:
     s.ask(FIRST)
     deny_inside(s)
