@@ -14,14 +14,14 @@ import msgspec
 
 from kdns.control.client import Access, SERVICE_ACCOUNT
 from kdns.errors import ConfigError, Problem
-from kdns.net.addresses import Listen, listen_from_text
+from kdns.net.addresses import Listen
 from kdns.options import (
     ANSWERS,
     api_options,
     choice,
-    DNS_PORT,
     existing,
     LAMEDUCK,
+    listen_options,
     LOG_OPTIONS,
     LogFormat,
     Option,
@@ -95,28 +95,7 @@ OPTIONS: Final[Sequence[Option]] = (
         group=SOURCE,
     ),
     *api_options(SOURCE),
-    Option(
-        "listen",
-        "ADDR:PORT",
-        "Answer there over UDP and TCP. Repeatable; IPv6 in brackets; [::] is every address of both families.",
-        "an address and port such as 127.0.0.1:53 or [::]:53",
-        lambda value: listen_from_text(text(value), default_port=DNS_PORT),
-        ["[::]:53"],
-        is_list=True,
-        needs_one=True,
-        group=SERVING,
-    ),
-    Option(
-        "admin",
-        "ADDR:PORT",
-        "Serve /metrics, /health and /ready there over HTTP. Repeatable.",
-        "an address and port such as 127.0.0.1:9153",
-        lambda value: listen_from_text(text(value), default_port=9153),
-        ["[::]:9153", "[::]:8080", "[::]:8181"],
-        is_list=True,
-        needs_one=True,
-        group=SERVING,
-    ),
+    *listen_options(["[::]:53"], ["[::]:9153", "[::]:8080", "[::]:8181"], admin_port=9153),
     Option(
         "upstream",
         "SERVER",

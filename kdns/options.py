@@ -17,11 +17,11 @@ from urllib.parse import urlsplit
 import msgspec
 
 from kdns.errors import Problem
-from kdns.upstream.servers import Protocol, Server, server_from_text
+from kdns.net.addresses import listen_from_text
+from kdns.upstream.servers import DNS_PORT, Protocol, Server, server_from_text
 from zones.errors import BadName
 from zones.names import Name
 
-DNS_PORT: Final = 53
 MAX_ZONE_OCTETS: Final = 192
 """So that a Service of any name fits in front; of longer names of endpoints those that do not fit do not exist."""
 
@@ -169,6 +169,35 @@ LOG_OPTIONS: Final = (
     ),
     Option("log-format", "FORMAT", "text or json.", "text or json", choice(LogFormat), "text", group=LOGGING),
 )
+
+
+def listen_options(dns: Sequence[str], admin: Sequence[str], *, admin_port: int) -> tuple[Option, ...]:
+    """Return the options that say where DNS and HTTP are served: there by default, HTTP at *admin_port* if none is
+    written."""
+    return (
+        Option(
+            "listen",
+            "ADDR:PORT",
+            "Answer there over UDP and TCP. Repeatable; IPv6 in brackets; [::] is every address of both families.",
+            f"an address and port such as 127.0.0.1:{DNS_PORT} or [::]:{DNS_PORT}",
+            lambda value: listen_from_text(text(value), default_port=DNS_PORT),
+            dns,
+            is_list=True,
+            needs_one=True,
+            group=SERVING,
+        ),
+        Option(
+            "admin",
+            "ADDR:PORT",
+            "Serve /metrics, /health and /ready there over HTTP. Repeatable.",
+            f"an address and port such as 127.0.0.1:{admin_port}",
+            lambda value: listen_from_text(text(value), default_port=admin_port),
+            admin,
+            is_list=True,
+            needs_one=True,
+            group=SERVING,
+        ),
+    )
 
 
 def api_options(group: str) -> tuple[Option, ...]:

@@ -76,11 +76,7 @@ def key_of(qname: Name, qtype: int, *, do: bool, cd: bool) -> bytes:
 
 
 _WHOLE_KEYS: Final = tuple(bytes((0, 0, flags | WHOLE)) for flags in range(4))
-
-
-def _whole(flags: int) -> bytes:
-    """Return what follows the name in the key of a denial of all its types: flags that no question has."""
-    return _WHOLE_KEYS[flags]
+"""What follows the name in the key of a denial of all its types, by DO and CD: flags that no question has."""
 
 
 class Cache:
@@ -111,7 +107,7 @@ class Cache:
         index = self._index
         key = name + b"%c%c%c" % (qtype >> 8, qtype & 255, flags)
         entry = index.get(key)
-        whole = name + _whole(flags)
+        whole = name + _WHOLE_KEYS[flags]
         denial = index.get(whole)
         if denial is not None and (entry is None or denial.stored_at >= entry.stored_at):
             entry, key = denial, whole  # what was said last counts, fresh or stale
@@ -211,12 +207,12 @@ class Cache:
         for some in (self._answers, self._denials):
             yield from list(some.items())
 
-    def flush(self, name: Name | None = None, *, below: bool = True) -> int:
-        """Forget everything, or what is known of *name* and, with *below*, of the names below it; return how much."""
+    def flush(self, name: Name | None = None) -> int:
+        """Forget everything, or what is known of *name* and of the names below it; return how much."""
         count = 0
         for some in (self._answers, self._denials):
             for key in list(some):
-                if name is None or (key[:-3] == name.key or (below and Name.trusted(key[:-3]).is_under(name))):
+                if name is None or Name.trusted(key[:-3]).is_under(name):
                     del some[key]
                     count += 1
         self._failures.clear()
@@ -237,7 +233,7 @@ class Cache:
                 return None
             if depth > self._depth_of_cuts:
                 continue
-            entry = index.get(key[at:] + _whole(flags))
+            entry = index.get(key[at:] + _WHOLE_KEYS[flags])
             if entry is not None and now < entry.expires_at and self._may_cut(Name.trusted(key[at:]), qname, entry):
                 return _below(entry, at)
         return None

@@ -11,12 +11,12 @@ from typing import Any, Final
 import msgspec
 
 from kdns.errors import ConfigError, Problem
-from kdns.net.addresses import Listen, listen_from_text
+from kdns.net.addresses import Listen
 from kdns.options import (
     api_options,
     choice,
-    DNS_PORT,
     LAMEDUCK,
+    listen_options,
     LOG_OPTIONS,
     LogFormat,
     Option,
@@ -127,28 +127,7 @@ def _cluster(value: Any) -> Server:
 
 
 OPTIONS: Final[Sequence[Option]] = (
-    Option(
-        "listen",
-        "ADDR:PORT",
-        "Answer there over UDP and TCP. Repeatable; IPv6 in brackets; [::] is every address of both families.",
-        "an address and port such as 169.254.20.10:53",
-        lambda value: listen_from_text(text(value), default_port=DNS_PORT),
-        ["169.254.20.10:53"],
-        is_list=True,
-        needs_one=True,
-        group=SERVING,
-    ),
-    Option(
-        "admin",
-        "ADDR:PORT",
-        "Serve /metrics, /health and /ready there over HTTP. Repeatable.",
-        "an address and port such as 127.0.0.1:9253",
-        lambda value: listen_from_text(text(value), default_port=9253),
-        ["169.254.20.10:8080", "[::]:9253", "[::]:9353"],
-        is_list=True,
-        needs_one=True,
-        group=SERVING,
-    ),
+    *listen_options(["169.254.20.10:53"], ["169.254.20.10:8080", "[::]:9253", "[::]:9353"], admin_port=9253),
     Option(
         "control",
         "PATH",

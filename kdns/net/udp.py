@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
 from typing import Any, NoReturn
@@ -94,7 +94,8 @@ class UdpListener:
                         if not isinstance(answer, bytes):
                             silent.append(slot)
                             if answer is not None:
-                                self._wait_for(answer, buffers.envelope(slot), outbox, written)
+                                put = partial(_put, outbox, written, buffers.envelope(slot))
+                                self._wait_for(answer, put)
                             at += octets
                             continue
                         tail = answer
@@ -139,31 +140,12 @@ class UdpListener:
             else:
                 answer = self._handler.respond(wire, partial(tuple, address[:2]))
             if isinstance(answer, bytes):
-                self._send(wire[:2] + answer, address, _without_interface(control))
+                self._send(wire[:2], address, _without_interface(control), answer)
             elif answer is not None:
-                self._start_later(answer, wire[:2], address, _without_interface(control))
+                self._wait_for(answer, partial(self._send, wire[:2], address, _without_interface(control)))
 
-    def _wait_for(
-        self, answer: Later, envelope: batch.Envelope, outbox: batch.Outbox, written: trio.lowlevel.ParkingLot
-    ) -> None:
-        """Have a reply that takes time sent when it is there."""
-        if self._later >= MAX_LATER:
-            self.shed += 1
-            return
-        self._later += 1
-
-        def deliver(tail: bytes | None) -> None:
-            self._later -= 1
-            if not self._later:
-                self._quiet.set()
-            if tail is not None and outbox.put(envelope, tail):
-                written.unpark()
-
-        answer(deliver)
-
-    def _start_later(
-        self, answer: Later, message_id: bytes, address: Any, control: Sequence[tuple[int, int, bytes]]
-    ) -> None:
+    def _wait_for(self, answer: Later, send: Callable[[bytes], None]) -> None:
+        """Have *send* called with the tail of a response that takes time, when it is there."""
         if self._later >= MAX_LATER:
             self.shed += 1
             return
@@ -174,11 +156,12 @@ class UdpListener:
             if not self._later:
                 self._quiet.set()
             if tail is not None:
-                self._send(message_id + tail, address, control)
+                send(tail)
 
         answer(deliver)
 
-    def _send(self, wire: bytes, address: Any, control: Sequence[tuple[int, int, bytes]]) -> None:
+    def _send(self, message_id: bytes, address: Any, control: Sequence[tuple[int, int, bytes]], tail: bytes) -> None:
+        wire = message_id + tail
         try:
             if control:
                 self.sock.sendmsg([wire], control, 0, address)
@@ -186,6 +169,12 @@ class UdpListener:
                 self.sock.sendto(wire, address)
         except OSError:
             self.lost += 1  # one client that cannot be reached is its own loss
+
+
+def _put(outbox: batch.Outbox, written: trio.lowlevel.ParkingLot, envelope: batch.Envelope, tail: bytes) -> None:
+    """Leave a late response in the outbox."""
+    if outbox.put(envelope, tail):
+        written.unpark()
 
 
 def _without_interface(control: Sequence[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
