@@ -11,13 +11,14 @@ import trio
 
 from kdns import config
 from kdns.admin import logs
+from kdns.cluster import Cluster
 from kdns.command import Command, OptionGroups, with_options
 from kdns.control.client import ApiServer
 from kdns.control.manifests import ManifestSource
 from kdns.errors import ClusterError, ConfigError, Problem
 from kdns.options import LogFormat
 from kdns.proto.text import rrset_to_text
-from kdns.serve import Cluster, Server
+from kdns.serve import Server
 from kdns.version import VERSION
 from zones.errors import BadName
 from zones.names import Name
@@ -83,9 +84,9 @@ def zone(origin: str | None, config_file: Path | None, **flags: Any) -> None:
 
 async def _print_zone(conf: config.Config, origin: Name) -> None:
     cluster = Cluster(conf)
-    chosen = next((zone for zone in cluster.zones if zone.origin == origin), None)
+    chosen = next((zone for zone in cluster.zones.all if zone.origin == origin), None)
     if chosen is None:
-        served = ", ".join(zone.origin.to_text() for zone in cluster.zones)
+        served = ", ".join(zone.origin.to_text() for zone in cluster.zones.all)
         raise ConfigError([Problem("ORIGIN", origin.to_text(), f"a zone that is served: {served}")])
     _check_credentials(conf)
     cluster.load()
@@ -105,7 +106,8 @@ async def _sync(cluster: Cluster) -> None:
             await cluster.synced.wait()
             nursery.cancel_scope.cancel()
     if scope.cancelled_caught:
-        found = "; ".join(cluster.sink.troubles.values()) or f"no whole list of {', '.join(cluster.sink.missing())}"
+        missing = sorted(kind.value for kind in cluster.sink.missing())
+        found = "; ".join(cluster.sink.troubles.values()) or f"no whole list of {', '.join(missing)}"
         raise ConfigError([Problem("API server", found, f"everything listed within {LIST_SECONDS:g} s")])
 
 

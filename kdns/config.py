@@ -58,11 +58,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     listen: tuple[Listen, ...]
     admin: tuple[Listen, ...]
     zones: tuple[Name, ...]
+    clusterset_zones: tuple[Name, ...]
     reverse: tuple[Name, ...]
     pods: PodMode
     ttl: int
     endpoints: EndpointMode
     endpoint_pod_names: bool
+    zonal: bool
     ignore_empty_service: bool
     namespaces: frozenset[str] | None
     namespace_labels: Selector
@@ -120,6 +122,15 @@ OPTIONS: Final[Sequence[Option]] = (
         group=ANSWERS,
     ),
     Option(
+        "clusterset-zone",
+        "ZONE",
+        "A multicluster zone, such as clusterset.local: the ServiceImports of the cluster. Repeatable.",
+        "a domain name such as clusterset.local",
+        zone,
+        is_list=True,
+        group=ANSWERS,
+    ),
+    Option(
         "reverse",
         "ZONE|CIDR",
         "A reverse zone, or a network. Repeatable; by default the whole of in-addr.arpa and ip6.arpa.",
@@ -169,6 +180,14 @@ OPTIONS: Final[Sequence[Option]] = (
         switch,
         default=False,
     ),
+    Option(
+        "zonal",
+        None,
+        "Serve <topology zone>.pin._zone.<service>… and ….prefer._zone.<service>… of headless Services.",
+        "true or false",
+        switch,
+        default=False,
+    ),
     Option("namespace", "NAME", "Show this namespace alone. Repeatable.", "a namespace", _namespace, is_list=True),
     Option(
         "namespace-labels",
@@ -209,11 +228,13 @@ def load(flags: Mapping[str, Any], file: Path | None, *, needs_source: bool = Tr
         listen=tuple(dict.fromkeys(values["listen"])),
         admin=tuple(dict.fromkeys(values["admin"])),
         zones=tuple(dict.fromkeys(values["zone"])),
+        clusterset_zones=tuple(dict.fromkeys(values["clusterset-zone"])),
         reverse=tuple(dict.fromkeys(reverse)),
         pods=values["pods"],
         ttl=values["ttl"],
         endpoints=values["endpoints"],
         endpoint_pod_names=values["endpoint-pod-names"],
+        zonal=values["zonal"],
         ignore_empty_service=values["ignore-empty-service"],
         namespaces=frozenset(values["namespace"]) or None,
         namespace_labels=values["namespace-labels"] or Selector(),
@@ -224,6 +245,9 @@ def load(flags: Mapping[str, Any], file: Path | None, *, needs_source: bool = Tr
         log_errors=values["log-errors"],
         log_format=values["log-format"],
     )
+
+
+_ZONES: Final = ("zone", "clusterset-zone")
 
 
 def _check_together(
@@ -244,3 +268,12 @@ def _check_together(
     if "ignore-empty-service" in written and values["endpoints"] is EndpointMode.NONE:
         place = written["ignore-empty-service"][0]
         problems.append(Problem(place, "--endpoints none besides", "one of the two: without endpoints all are empty"))
+    problems.extend(
+        Problem(written[name][0], "--endpoints none besides", "one of the two: it needs endpoints")
+        for name in ("zonal", "clusterset-zone")
+        if name in written and values["endpoints"] is EndpointMode.NONE
+    )
+    origins = [(name, origin) for name in _ZONES for origin in dict.fromkeys(values[name]) if origin is not None]
+    for at, (name, origin) in enumerate(origins):
+        if origin in [other for _, other in origins[:at]]:
+            problems.append(Problem(written[name][0], f"{origin} a second time", "each zone once"))

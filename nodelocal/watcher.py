@@ -22,15 +22,13 @@ import trio
 
 from kdns.admin import logs
 from kdns.control.client import Access, ApiServer
-from kdns.control.cluster import RUNNING_PODS
+from kdns.control.cluster import paths_of, RUNNING_PODS
 from kdns.control.reflector import Reflector, Resource
 from kdns.control.sink import Sink
 from zones.decode import Decoder
 from zones.objects import Kind, Object, ObjectKey, Pod
 from zones.records import address_to_text
 from zones.store import Change, Store
-
-PODS_PATH = "/api/v1/pods"
 
 
 def write(**line: object) -> None:
@@ -88,7 +86,7 @@ async def _main(node: str, access: Access) -> None:
 
     sink = TellingSink(store, {Kind.POD}, on_change=lambda change: None, on_synced=synced)
     selector = f"spec.nodeName={node},{RUNNING_PODS}"
-    resource = Resource(Kind.POD, PODS_PATH, field_selector=selector)
+    resource = Resource(Kind.POD, paths_of(Kind.POD), field_selector=selector)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(Reflector(ApiServer(access), resource, sink, Decoder()).run)
         await _until_input_ends()

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from zones.names import Name
-from zones.records import A, AAAA, NS, RRset, TXT, txt_rdata
+from zones.records import address_rrsets, NS, RRset, TXT, txt_rdata
 from zones.store import Store
 from zones.zone import make_soa, Serial, Timers
 
@@ -27,16 +27,28 @@ VERSION_TTL = 28_800
 
 
 class Apex:
-    """The apex of the cluster zone *origin*; *own_addresses* are the server's own (4 or 16 octets each)."""
+    """The apex of the zone *origin*; *own_addresses* are the server's own (4 or 16 octets each).
+
+    *store* tells which Services those belong to; without it NS always names ``ns.dns``. *version* is what
+    ``dns-version`` tells; without it there is no such name.
+    """
 
     def __init__(
-        self, origin: Name, store: Store, *, timers: Timers, serial: Serial, own_addresses: Sequence[bytes]
+        self,
+        origin: Name,
+        store: Store | None,
+        *,
+        timers: Timers,
+        serial: Serial,
+        own_addresses: Sequence[bytes],
+        version: bytes | None = SCHEMA_VERSION,
     ) -> None:
         self.origin = origin
         self._store = store
         self._timers = timers
         self._serial = serial
         self._own_addresses = tuple(own_addresses)
+        self._version = version
         self._ns = origin.prefixed(b"ns", b"dns")
         self._rname = origin.prefixed(b"hostmaster")
         self._soas: dict[Name, tuple[int, RRset]] = {}  # of this zone and of the reverse zones, with their serial
@@ -59,7 +71,7 @@ class Apex:
         """Return the NS RRset, hung from *owner*: the apex, or that of a reverse zone (CONTRACT row 1.4)."""
         names: dict[Name, None] = {}
         for address in self._own_addresses:
-            for service, label in self._store.endpoint_owners(address):
+            for service, label in self._store.endpoint_owners(address) if self._store is not None else ():
                 labels: tuple[bytes, ...] = (service.name, service.namespace, b"svc")
                 if service.is_headless:
                     labels = (label, *labels)
@@ -67,23 +79,21 @@ class Apex:
                     names[self.origin.prefixed(*labels)] = None
         return RRset(owner, NS, self._timers.ttl, tuple(name.wire for name in names or (self._ns,)))
 
-    def version(self, owner: Name) -> RRset:
+    def version(self, owner: Name, version: bytes) -> RRset:
         """Return the TXT RRset of ``dns-version``."""
-        return RRset(owner, TXT, VERSION_TTL, (txt_rdata(SCHEMA_VERSION),))
+        return RRset(owner, TXT, VERSION_TTL, (txt_rdata(version),))
 
     def addresses(self, owner: Name) -> Iterator[RRset]:
         """Yield the address RRsets of ``ns.dns``."""
-        for rtype, octets in ((A, 4), (AAAA, 16)):
-            if some := tuple(address for address in self._own_addresses if len(address) == octets):
-                yield RRset(owner, rtype, self._timers.ttl, some)
+        yield from address_rrsets(owner, self._timers.ttl, self._own_addresses)
 
     def at(self, owner: Name, labels: tuple[bytes, ...]) -> list[RRset] | None:
         """Return the RRsets at *owner*, whose *labels* are relative to the zone; None if it is no name of the apex."""
         match labels:
             case ():
                 return [self.soa_of(owner), self.ns(owner)]
-            case (b"dns-version",):
-                return [self.version(owner)]
+            case (b"dns-version",) if self._version is not None:
+                return [self.version(owner, self._version)]
             case (b"ns", b"dns"):
                 return list(self.addresses(owner))
             case (b"dns",):
@@ -94,5 +104,6 @@ class Apex:
     def walk(self) -> Iterator[RRset]:
         """Yield everything here but the SOA."""
         yield self.ns(self.origin)
-        yield self.version(self.origin.prefixed(b"dns-version"))
+        if self._version is not None:
+            yield self.version(self.origin.prefixed(b"dns-version"), self._version)
         yield from self.addresses(self._ns)

@@ -7,23 +7,40 @@
 | ``_<proto>.<service>…``                   | NODATA              | NODATA                      | NXDOMAIN     |
 | ``_<port>._<proto>.<service>…``           | SRV to the Service  | SRV to each ready endpoint  | NXDOMAIN     |
 | ``<hostname or dashed address>.<service>…`` | A, AAAA of the ready | A, AAAA of the ready      | NXDOMAIN     |
+| ``<topology zone>.pin._zone.<service>…``  | NXDOMAIN            | A, AAAA, SRV of those there | NXDOMAIN     |
+| ``<topology zone>.prefer._zone.<service>…`` | NXDOMAIN          | the same, or of all if none | NXDOMAIN     |
 
 A headless Service without ready endpoints does not exist (spec 2.4.1 "should"; CoreDNS). SRV at the bare name,
 endpoint names under Services with a cluster IP, and port names without underscores are CoreDNS's extensions,
-which clients rely on. ``pod`` and the apex have files of their own.
+which clients rely on. ``pod`` and the apex have files of their own. Zonal names are CoreDNS's, served where asked for
+(CONTRACT section 10): the value of a topology zone may have dots, and one without a ready endpoint is NODATA to pin.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
+import msgspec
+
 from zones.apex import Apex
 from zones.names import Name
-from zones.objects import Endpoint, Port, Service
+from zones.objects import EndpointSlice, Port, Service, topology_zone_of
 from zones.pods import PodMode, Pods
-from zones.records import A, AAAA, ANY, CNAME, NS, RRset, SRV, srv_rdata
+from zones.records import A, AAAA, address_rrsets, ANY, CNAME, NS, RRset, SRV, srv_rdatas
 from zones.store import Store
-from zones.zone import Alias, Found, NODATA, NoData, NXDOMAIN, NxDomain, Outcome, Serial, smallest, Timers
+from zones.zone import (
+    Alias,
+    Found,
+    NODATA,
+    NoData,
+    NXDOMAIN,
+    NxDomain,
+    Outcome,
+    pick,
+    reads_of,
+    Serial,
+    Timers,
+)
 
 _FAMILIES = ((A, 4), (AAAA, 16))
 
@@ -40,10 +57,12 @@ class ClusterZone:
         timers: Timers | None = None,
         pods: PodMode = PodMode.DISABLED,
         own_addresses: Sequence[bytes] = (),
+        is_zonal: bool = False,
     ) -> None:
         self.origin = origin
         timers = timers or Timers()
         self.apex = Apex(origin, store, timers=timers, serial=serial, own_addresses=own_addresses)
+        self._is_zonal = is_zonal
         self._store = store
         self._depth = len(origin.labels)
         self._ttl = timers.ttl
@@ -68,6 +87,10 @@ class ClusterZone:
                 return self._at_apex(qname, labels, qtype)
         return NXDOMAIN
 
+    def has_service(self, namespace: bytes, name: bytes) -> bool:
+        """Tell whether there is such a Service and it is shown."""
+        return self._store.service(namespace, name) is not None
+
     def walk(self) -> Iterator[RRset]:
         """Yield every RRset once, the SOA first."""
         yield self.soa
@@ -83,13 +106,15 @@ class ClusterZone:
         if rrsets is None:
             return NXDOMAIN
         # NS at the apex reads endpoints of whatever Service the server belongs to: never stored.
-        return _pick(iter(rrsets), qtype, volatile=not labels and qtype in (NS, ANY))
+        return pick(iter(rrsets), qtype, reads=None if not labels and qtype in (NS, ANY) else ())
 
     def _below_svc(self, qname: Name, labels: tuple[bytes, ...], qtype: int) -> Outcome:
         count = len(labels)
         if count < 3:
             return NODATA if count == 1 or self._store.has_namespace(labels[0]) else NXDOMAIN
         service = self._store.service(labels[-2], labels[-3])
+        if service is not None and count > 3 and self._is_zonal and labels[-4] == b"_zone" and service.is_headless:
+            return self._at_topology_zone(qname, service, labels, qtype)
         if service is None or count > 5:
             return _denial(qname, labels)
         if service.external_name is not None:
@@ -115,17 +140,17 @@ class ClusterZone:
             rdatas = self._srv(service, self._ports(service))
             return Found(RRset(qname, SRV, self._ttl, rdatas), rotates=len(rdatas) > 1) if rdatas else NODATA
         if qtype == ANY:
-            return _pick(self._rrsets_of(qname, service), ANY)
+            return pick(self._rrsets_of(qname, service), ANY)
         return NODATA
 
     def _at_endpoint(self, qname: Name, service: Service, labels: tuple[bytes, ...], qtype: int) -> Outcome:
         label = labels[0]
         endpoints = self._store.endpoints_labelled(service, label)
         if endpoints:
-            return _pick(self._rrsets_at_endpoints(qname, endpoints), qtype)
+            return pick(address_rrsets(qname, self._ttl, {endpoint.address for endpoint in endpoints}), qtype)
         protocol = label.removeprefix(b"_")
         if any(port.name and port.protocol == protocol for port in self._ports(service)):
-            return NoData(_reads(qname, labels))
+            return NoData(reads_of(qname, labels, own=3))
         return _denial(qname, labels)
 
     def _at_port(self, qname: Name, service: Service, labels: tuple[bytes, ...], qtype: int) -> Outcome:
@@ -133,15 +158,37 @@ class ClusterZone:
         ports = [port for port in self._ports(service) if port.name == name and port.protocol == protocol and name]
         if not ports:
             return _denial(qname, labels)
-        reads = _reads(qname, labels)
+        reads = reads_of(qname, labels, own=3)
         if qtype not in (SRV, ANY) or not (rdatas := self._srv(service, ports)):
             return NoData(reads)
         return Found(RRset(qname, SRV, self._ttl, rdatas), rotates=len(rdatas) > 1, reads=reads)
 
+    def _at_topology_zone(self, qname: Name, service: Service, labels: tuple[bytes, ...], qtype: int) -> Outcome:
+        """Answer for what lies at and below ``_zone`` of a headless Service."""
+        reads = (qname.key[sum(map(len, labels[:-3])) + len(labels) - 3 :],)  # every change of endpoints names it
+        directive, topology_zone = labels[-5:-4], b".".join(labels[:-5])
+        if directive not in ((), (b"pin",), (b"prefer",)) or not self._store.has_ready_endpoint(service):
+            return NxDomain(reads)
+        if not topology_zone:
+            return NoData(reads)  # names lie below
+        slices = [
+            msgspec.structs.replace(piece, endpoints=some)
+            for piece in self._store.slices_of(service)
+            if (some := tuple(e for e in piece.endpoints if topology_zone_of(e) == topology_zone))
+        ]
+        every = service.publish_not_ready
+        if not any(every or endpoint.is_ready for piece in slices for endpoint in piece.endpoints):
+            if directive == (b"pin",):
+                return NoData(reads)
+            slices = list(self._store.slices_of(service))
+        return pick(self._rrsets_of(qname, service, slices), qtype, reads=reads)
+
     # -- what a Service has ---------------------------------------------------------------------------------------
 
-    def _addresses(self, service: Service, octets: int) -> tuple[bytes, ...]:
-        """Return the addresses of one family that the Service's own name has."""
+    def _addresses(
+        self, service: Service, octets: int, slices: Collection[EndpointSlice] | None = None
+    ) -> tuple[bytes, ...]:
+        """Return the addresses of one family that the Service's own name has; of *slices* alone, if given."""
         if not service.is_headless:
             return tuple(address for address in service.cluster_ips if len(address) == octets)
         every = service.publish_not_ready
@@ -149,7 +196,7 @@ class ClusterZone:
             sorted(
                 {
                     endpoint.address
-                    for piece in self._store.slices_of(service)
+                    for piece in (self._store.slices_of(service) if slices is None else slices)
                     for endpoint in piece.endpoints
                     if (every or endpoint.is_ready) and len(endpoint.address) == octets
                 }
@@ -167,18 +214,17 @@ class ClusterZone:
             for port in piece.ports
         )
 
-    def _srv(self, service: Service, ports: Collection[Port]) -> tuple[bytes, ...]:
-        """Return the SRV RDATA for *ports* of the Service, without duplicates.
-
-        Weight and priority are CoreDNS's (CONTRACT row 3.3): 0, and 100 shared between the address entries, at least 1.
-        """
+    def _srv(
+        self, service: Service, ports: Collection[Port], slices: Collection[EndpointSlice] | None = None
+    ) -> tuple[bytes, ...]:
+        """Return the SRV RDATA for *ports* of the Service, without duplicates."""
         if not self.origin.has_room_for(service.name, service.namespace, b"svc"):
             return ()
         base = self.origin.prefixed(service.name, service.namespace, b"svc")
         entries: set[tuple[bytes, int, Name]] = set()
         if service.is_headless:
             wanted = set(ports)
-            for piece in self._store.slices_of(service):
+            for piece in self._store.slices_of(service) if slices is None else slices:
                 numbers = {port.number for port in piece.ports if port in wanted}
                 for endpoint in piece.endpoints if numbers else ():
                     if (endpoint.is_ready or service.publish_not_ready) and base.has_room_for(endpoint.label):
@@ -186,21 +232,16 @@ class ClusterZone:
                         entries.update((endpoint.address, number, target) for number in numbers)
         else:
             entries.update((address, port.number, base) for address in service.cluster_ips for port in ports)
-        weight = max(1, 100 // len(entries)) if entries else 0
-        pairs = {(number, target) for _, number, target in entries}
-        return tuple(srv_rdata(0, weight, number, target) for number, target in sorted(pairs))
+        return srv_rdatas(entries)
 
-    def _rrsets_of(self, owner: Name, service: Service) -> Iterator[RRset]:
+    def _rrsets_of(
+        self, owner: Name, service: Service, slices: Collection[EndpointSlice] | None = None
+    ) -> Iterator[RRset]:
         for rtype, octets in _FAMILIES:
-            if addresses := self._addresses(service, octets):
+            if addresses := self._addresses(service, octets, slices):
                 yield RRset(owner, rtype, self._ttl, addresses)
-        if rdatas := self._srv(service, self._ports(service)):
+        if rdatas := self._srv(service, self._ports(service), slices):
             yield RRset(owner, SRV, self._ttl, rdatas)
-
-    def _rrsets_at_endpoints(self, owner: Name, endpoints: Sequence[Endpoint]) -> Iterator[RRset]:
-        for rtype, octets in _FAMILIES:
-            if some := sorted({endpoint.address for endpoint in endpoints if len(endpoint.address) == octets}):
-                yield RRset(owner, rtype, self._ttl, tuple(some))
 
     def _walk_service(self, service: Service) -> Iterator[RRset]:
         if not self.origin.has_room_for(service.name, service.namespace, b"svc"):
@@ -218,37 +259,15 @@ class ClusterZone:
             labels = (b"_" + name, b"_" + protocol)
             if base.has_room_for(*labels) and (rdatas := self._srv(service, ports)):
                 yield RRset(base.prefixed(*labels), SRV, self._ttl, rdatas)
-        endpoints: dict[bytes, list[Endpoint]] = {}
+        endpoints: dict[bytes, set[bytes]] = {}
         for piece in self._store.slices_of(service):
             for endpoint in piece.endpoints:
                 if (endpoint.is_ready or service.publish_not_ready) and base.has_room_for(endpoint.label):
-                    endpoints.setdefault(endpoint.label, []).append(endpoint)
-        for label, some in sorted(endpoints.items()):
-            yield from self._rrsets_at_endpoints(base.prefixed(label), some)
-
-
-def _reads(qname: Name, labels: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    """Return what an outcome below a Service depends on beside its own name.
-
-    CoreDNS takes ports without their underscores too. Such a spelling is no owner name that a change would list;
-    the Service's own name is listed by every change that can matter to it.
-    """
-    left = labels[:-3]
-    if not left or all(label[:1] == b"_" for label in left):
-        return ()
-    return (qname.key[sum(map(len, left)) + len(left) :],)
+                    endpoints.setdefault(endpoint.label, set()).add(endpoint.address)
+        for label, addresses in sorted(endpoints.items()):
+            yield from address_rrsets(base.prefixed(label), self._ttl, addresses)
 
 
 def _denial(qname: Name, labels: tuple[bytes, ...]) -> NxDomain:
     """Return NXDOMAIN for a name with *labels* left of the zone."""
-    return NXDOMAIN if len(labels) == 3 else NxDomain(_reads(qname, labels))
-
-
-def _pick(rrsets: Iterator[RRset], qtype: int, *, volatile: bool = False) -> Outcome:
-    """Return the outcome at a name that exists, has *rrsets*, and no alias."""
-    if qtype == ANY:
-        chosen = smallest(rrsets)
-    else:
-        chosen = next((rrset for rrset in rrsets if rrset.rtype == qtype), None)
-    reads = None if volatile else ()
-    return NoData(reads) if chosen is None else Found(chosen, len(chosen.rdatas) > 1, reads)
+    return NXDOMAIN if len(labels) == 3 else NxDomain(reads_of(qname, labels, own=3))

@@ -14,12 +14,34 @@ import msgspec
 
 from zones.errors import BadName, BadObject
 from zones.names import Name
-from zones.objects import Endpoint, EndpointSlice, Kind, Namespace, Object, ObjectKey, Pod, Port, SearchPath, Service
+from zones.objects import (
+    Endpoint,
+    EndpointSlice,
+    ImportedSlice,
+    Kind,
+    Namespace,
+    Object,
+    ObjectKey,
+    Pod,
+    Port,
+    SearchPath,
+    Service,
+    ServiceImport,
+    ZonedEndpoint,
+)
 from zones.records import address_from_text
 from zones.selectors import Scope
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 """The label by which a slice belongs to a Service of its namespace (EndpointSlice API)."""
+
+IMPORT_NAME_LABEL = "multicluster.kubernetes.io/service-name"
+"""The label by which a slice belongs to a ServiceImport of its namespace (KEP-1645)."""
+SOURCE_CLUSTER_LABEL = "multicluster.kubernetes.io/source-cluster"
+"""The label that names the cluster that such a slice came from."""
+MANAGED_BY_LABEL = "endpointslice.kubernetes.io/managed-by"
+SLICE_CONTROLLER = "endpointslice-controller.k8s.io"
+"""Whoever manages the slices of local Services: what it made is no import, whatever else it is labelled."""
 
 TOLERATE_UNREADY = "service.alpha.kubernetes.io/tolerate-unready-endpoints"
 """The annotation that came before ``publishNotReadyAddresses`` (Kubernetes DNS spec 2.1)."""
@@ -115,6 +137,7 @@ class EndpointJson(_Json):
     conditions: ConditionsJson | None = None
     hostname: str | None = None
     target_ref: TargetRefJson | None = None
+    zone: str | None = None
 
 
 class EndpointSliceJson(_Json):
@@ -169,15 +192,40 @@ class PodJson(_Json):
     status: PodStatusJson | None = None
 
 
-ObjectJson = NamespaceJson | ServiceJson | EndpointSliceJson | PodJson
+class ServiceImportSpecJson(_Json):
+    """``spec`` of a ServiceImport."""
+
+    type: str | None = None
+    ips: list[str] | None = None
+    ports: list[ServicePortJson] | None = None
+
+
+class ServiceImportJson(_Json):
+    """``multicluster.x-k8s.io`` ServiceImport, v1alpha1 and v1beta1."""
+
+    metadata: Meta | None = None
+    spec: ServiceImportSpecJson | None = None
+
+
+ObjectJson = NamespaceJson | ServiceJson | EndpointSliceJson | PodJson | ServiceImportJson
 
 JSON_OF: Mapping[Kind, type[ObjectJson]] = {
     Kind.NAMESPACE: NamespaceJson,
     Kind.SERVICE: ServiceJson,
     Kind.ENDPOINT_SLICE: EndpointSliceJson,
     Kind.POD: PodJson,
+    Kind.SERVICE_IMPORT: ServiceImportJson,
 }
 """The JSON shape of each kind."""
+
+API_VERSIONS: Mapping[Kind, tuple[str, ...]] = {
+    Kind.NAMESPACE: ("v1",),
+    Kind.SERVICE: ("v1",),
+    Kind.ENDPOINT_SLICE: ("discovery.k8s.io/v1",),
+    Kind.POD: ("v1",),
+    Kind.SERVICE_IMPORT: ("multicluster.x-k8s.io/v1beta1", "multicluster.x-k8s.io/v1alpha1"),
+}
+"""The versions of each kind whose shape is that above, the preferred one first."""
 
 KIND_OF_JSON: Mapping[type[ObjectJson], Kind] = {shape: kind for kind, shape in JSON_OF.items()}
 
@@ -186,17 +234,28 @@ class Decoder:
     """Makes objects of their JSON.
 
     *endpoint_pod_names* gives an endpoint without a hostname the name of its pod for a label (CoreDNS's option
-    of that name; a pod name that is no single label is passed over). What *scope* does not admit becomes None.
+    of that name; a pod name that is no single label is passed over). What *scope* does not admit becomes None, and so
+    do slices imported from other clusters unless *imports*. With *topology_zones* endpoints keep theirs.
     """
 
-    def __init__(self, *, endpoint_pod_names: bool = False, scope: Scope | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        endpoint_pod_names: bool = False,
+        scope: Scope | None = None,
+        imports: bool = False,
+        topology_zones: bool = False,
+    ) -> None:
         self._endpoint_pod_names = endpoint_pod_names
+        self._imports = imports
+        self._topology_zones = topology_zones
         self._scope = scope or Scope()
         self._from: dict[type, Callable[[Any], Object | None]] = {
             NamespaceJson: self._namespace,
             ServiceJson: self._service,
             EndpointSliceJson: self._endpoint_slice,
             PodJson: self._pod,
+            ServiceImportJson: self._service_import,
         }
 
     def build(self, json: ObjectJson) -> Object | None:
@@ -246,13 +305,15 @@ class Decoder:
     def _endpoint_slice(self, json: EndpointSliceJson) -> EndpointSlice | None:
         meta = json.metadata or Meta()
         namespace, name = _namespace_of(meta), _own_name(meta, _SUBDOMAIN, "a DNS subdomain")
-        service = (meta.labels or {}).get(SERVICE_NAME_LABEL)
-        if not service or json.address_type == "FQDN":
+        labels = meta.labels or {}
+        is_import = IMPORT_NAME_LABEL in labels and labels.get(MANAGED_BY_LABEL) != SLICE_CONTROLLER
+        service = labels.get(IMPORT_NAME_LABEL if is_import else SERVICE_NAME_LABEL)
+        if not service or json.address_type == "FQDN" or (is_import and not self._imports):
             return None
         if json.address_type not in ("IPv4", "IPv6"):
             raise BadObject("addressType", json.address_type, "IPv4, IPv6 or FQDN")
         octets = 4 if json.address_type == "IPv4" else 16
-        endpoints = []
+        endpoints: list[Endpoint] = []
         for at, endpoint in enumerate(json.endpoints or ()):
             hostname = self._hostname(endpoint, at)
             ready = endpoint.conditions is None or endpoint.conditions.ready is not False
@@ -261,13 +322,25 @@ class Decoder:
                 address = _address(text, field)
                 if len(address) != octets:
                     raise BadObject(field, text, f"an {json.address_type} address")
-                endpoints.append(Endpoint(address, hostname, ready))
-        return EndpointSlice(
-            namespace,
-            name,
-            service.lower().encode(),
-            tuple(endpoints),
-            _ports(json.ports, "ports", may_lack_number=True),
+                if self._topology_zones and endpoint.zone:
+                    zone = _shared(endpoint.zone.lower().encode())
+                    endpoints.append(ZonedEndpoint(address, hostname, ready, zone))
+                else:
+                    endpoints.append(Endpoint(address, hostname, ready))
+        whole = namespace, name, service.lower().encode(), tuple(endpoints)
+        ports = _ports(json.ports, "ports", may_lack_number=True)
+        return ImportedSlice(*whole, ports, _cluster(labels)) if is_import else EndpointSlice(*whole, ports)
+
+    def _service_import(self, json: ServiceImportJson) -> ServiceImport:
+        meta = json.metadata or Meta()
+        spec = json.spec or ServiceImportSpecJson()
+        namespace, name = _namespace_of(meta), _own_name(meta, _LABEL, "a DNS label")
+        if spec.type not in (None, "ClusterSetIP", "Headless"):
+            raise BadObject("spec.type", spec.type, "ClusterSetIP or Headless")
+        is_headless = spec.type == "Headless"
+        ips = [_address(text, f"spec.ips[{at}]") for at, text in enumerate(spec.ips or ()) if text and not is_headless]
+        return ServiceImport(
+            namespace, name, tuple(dict.fromkeys(ips)), _ports(spec.ports, "spec.ports"), is_headless=is_headless
         )
 
     def _hostname(self, endpoint: EndpointJson, at: int) -> bytes:
@@ -359,6 +432,16 @@ def key_of(kind: Kind, meta: Meta | HeadMeta | None) -> ObjectKey:
 
 
 _T = TypeVar("_T")
+
+
+def _cluster(labels: Mapping[str, str]) -> tuple[bytes, ...]:
+    """Return the labels of the cluster id: a DNS label, or two (KEP-1645)."""
+    cluster = labels.get(SOURCE_CLUSTER_LABEL, "").lower()
+    parts = cluster.split(".")
+    if len(parts) > 2 or not all(_LABEL.fullmatch(part) for part in parts):
+        expected = "a DNS label, or two with a dot between them"
+        raise BadObject(f"metadata.labels[{SOURCE_CLUSTER_LABEL}]", cluster or None, expected)
+    return _shared(tuple(part.encode() for part in parts))
 
 
 def _own_name(meta: Meta | None, pattern: re.Pattern[str], expected: str) -> bytes:

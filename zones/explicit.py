@@ -19,6 +19,7 @@ from collections.abc import Iterator
 
 from zones.cluster import ClusterZone
 from zones.errors import BadName
+from zones.multicluster import MulticlusterZone
 from zones.names import Name, split_labels
 from zones.records import ANY, CNAME, NS, RRset, SOA
 from zones.search import decide, explicit_walk, MARKER, Outcome, types_of, Walk, Won
@@ -31,9 +32,9 @@ MAX_ALIASES = 10
 
 
 class ExplicitZone:
-    """The zone ``<cluster domain>.ap.k8s.io`` over the cluster zone *cluster*."""
+    """The zone ``<domain>.ap.k8s.io`` over the cluster or clusterset zone *cluster*."""
 
-    def __init__(self, cluster: ClusterZone, store: Store, *, ttl: int) -> None:
+    def __init__(self, cluster: ClusterZone | MulticlusterZone, store: Store, *, ttl: int) -> None:
         self.origin = Name((*split_labels(cluster.origin.wire), *MARKER.labels))
         self._cluster = cluster
         self._store = store
@@ -78,7 +79,7 @@ class ExplicitZone:
         is_literal = not self._store.has_namespace(walk.namespace)
         parents = [self._namespace(walk.namespace)]
         if len(walk.prefix) > 1:
-            is_literal |= self._store.service(walk.namespace, walk.tld) is not None
+            is_literal |= self._cluster.has_service(walk.namespace, walk.tld)
             parents += [_parent(step, len(walk.prefix) - 1) for step in steps[:1]]
         known = None if reads is None else (*reads, *parents)
         decision = decide(outcomes)

@@ -23,6 +23,7 @@ class Kind(Enum):
     SERVICE = "Service"
     ENDPOINT_SLICE = "EndpointSlice"
     POD = "Pod"
+    SERVICE_IMPORT = "ServiceImport"
 
 
 class ObjectKey(msgspec.Struct, frozen=True, gc=False):
@@ -85,6 +86,17 @@ class Endpoint(msgspec.Struct, frozen=True, gc=False):
         return self.hostname or dashed_address(self.address)
 
 
+class ZonedEndpoint(Endpoint, frozen=True, gc=False):
+    """An endpoint whose topology zone is known: kept only where zonal names are served."""
+
+    topology_zone: bytes = b""
+
+
+def topology_zone_of(endpoint: Endpoint) -> bytes:
+    """Return the topology zone of *endpoint* in lower case, empty where it is not known."""
+    return endpoint.topology_zone if isinstance(endpoint, ZonedEndpoint) else b""
+
+
 class EndpointSlice(msgspec.Struct, frozen=True):
     """One slice of the endpoints of ``service``, a Service of the same namespace."""
 
@@ -93,6 +105,30 @@ class EndpointSlice(msgspec.Struct, frozen=True):
     service: bytes
     endpoints: tuple[Endpoint, ...] = ()
     ports: tuple[Port, ...] = ()
+
+    @property
+    def key(self) -> ObjectKey:
+        """What names it in the store."""
+        return ObjectKey(self.namespace, self.name)
+
+
+class ImportedSlice(EndpointSlice, frozen=True):
+    """A slice of endpoints in another cluster of the clusterset; ``service`` is the ServiceImport that it belongs to.
+
+    ``cluster`` are the labels of its cluster id, leftmost first: one, or two as in ``name.registry`` (KEP-1645).
+    """
+
+    cluster: tuple[bytes, ...] = ()
+
+
+class ServiceImport(msgspec.Struct, frozen=True):
+    """A ServiceImport; a headless one has no addresses of its own."""
+
+    namespace: bytes
+    name: bytes
+    ips: tuple[bytes, ...] = ()
+    ports: tuple[Port, ...] = ()
+    is_headless: bool = False
 
     @property
     def key(self) -> ObjectKey:
@@ -125,7 +161,7 @@ class Pod(msgspec.Struct, frozen=True, gc=False):
         return ObjectKey(self.namespace, self.name)
 
 
-Object = Namespace | Service | EndpointSlice | Pod
+Object = Namespace | Service | EndpointSlice | Pod | ServiceImport
 
 
 def dashed_address(address: bytes) -> bytes:

@@ -6,6 +6,7 @@ as text is known to ``kdns.proto``.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Iterator
 from ipaddress import IPv6Address
 from typing import Final
 
@@ -123,6 +124,23 @@ class RRset(msgspec.Struct, frozen=True):
             raise BadRecord("an RRset without records")
         if not 0 <= self.ttl <= MAX_TTL:
             raise BadRecord(f"TTL {self.ttl}")
+
+
+def address_rrsets(owner: Name, ttl: int, addresses: Iterable[bytes]) -> Iterator[RRset]:
+    """Yield the A RRset and the AAAA RRset of *addresses*, which are unique, as far as there are some."""
+    for rtype, octets in ((A, 4), (AAAA, 16)):
+        if some := sorted(address for address in addresses if len(address) == octets):
+            yield RRset(owner, rtype, ttl, tuple(some))
+
+
+def srv_rdatas(entries: Collection[tuple[bytes, int, Name]]) -> tuple[bytes, ...]:
+    """Return the RDATA of SRV records for *entries* of address, port and target, each port and target once.
+
+    Priority and weight are CoreDNS's (CONTRACT row 3.3): 0, and 100 shared between the entries, at least 1.
+    """
+    weight = max(1, 100 // len(entries)) if entries else 0
+    pairs = {(number, target) for _, number, target in entries}
+    return tuple(srv_rdata(0, weight, number, target) for number, target in sorted(pairs))
 
 
 def soa_rdata(mname: Name, rname: Name, *, serial: int, refresh: int, retry: int, expire: int, minimum: int) -> bytes:

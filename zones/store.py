@@ -8,25 +8,29 @@ An object in a namespace that the store does not know is kept and not shown.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Collection, Iterable, Iterator, Mapping, ValuesView
+from collections.abc import Collection, Iterator, Mapping, ValuesView
 from types import MappingProxyType
 
 import msgspec
 
+from zones.imports import Imports
 from zones.names import label_octets
 from zones.objects import (
     address_from_dashed,
     dashed_address,
     Endpoint,
     EndpointSlice,
+    ImportedSlice,
     Kind,
     Namespace,
     Object,
     ObjectKey,
     Pod,
-    Port,
     Service,
+    ServiceImport,
+    topology_zone_of,
 )
+from zones.owners import endpoint_name, pod_name, service_names
 
 MAX_SCANNED_ENDPOINTS = 16
 """A slice of more endpoints than this gets a table of their labels when one is first asked for: a name in a Service
@@ -41,27 +45,30 @@ class Change(msgspec.Struct, frozen=True):
     """What became visible or stopped being so.
 
     ``forward``: owner names in wire form, lower case, relative to any cluster domain. ``addresses``: those
-    whose reverse names changed.
+    whose reverse names changed. ``imported``: owner names relative to any clusterset domain.
     """
 
     forward: frozenset[bytes] = frozenset()
     addresses: frozenset[bytes] = frozenset()
+    imported: frozenset[bytes] = frozenset()
 
     def __bool__(self) -> bool:
-        return bool(self.forward or self.addresses)
+        return bool(self.forward or self.addresses or self.imported)
 
     def __or__(self, other: Change) -> Change:
-        return Change(self.forward | other.forward, self.addresses | other.addresses)
+        return Change(self.forward | other.forward, self.addresses | other.addresses, self.imported | other.imported)
 
 
 NO_CHANGE = Change()
 
 
 class Store:
-    """All objects, by kind. *ignore_empty_service* is CoreDNS's option (CONTRACT section 10)."""
+    """All objects, by kind. *ignore_empty_service* is CoreDNS's option (CONTRACT section 10); *imports* are those of
+    other clusters, where they are served."""
 
-    def __init__(self, *, ignore_empty_service: bool = False) -> None:
+    def __init__(self, *, ignore_empty_service: bool = False, imports: Imports | None = None) -> None:
         self._ignore_empty_service = ignore_empty_service
+        self.imports = imports
         self._namespaces: dict[bytes, Namespace] = {}
         self._services: dict[bytes, dict[bytes, Service]] = {}
         self._slices: dict[bytes, dict[bytes, dict[bytes, EndpointSlice]]] = {}
@@ -78,12 +85,18 @@ class Store:
     def put(self, new: Object) -> Change:
         """Add or replace an object; an equal one changes nothing."""
         match new:
+            case ImportedSlice():
+                change = self._delete_slice(new.key)  # one that was a local Service's until now
+                return change if self.imports is None else change | self._imported(self.imports.put_slice(new), new)
             case EndpointSlice():
-                return self._put_slice(new)
+                change = self._delete_imported_slice(new.key)
+                return change | self._put_slice(new) if change else self._put_slice(new)
             case Service():
                 return self._put_service(new)
             case Pod():
                 return self._put_pod(new)
+            case ServiceImport():
+                return NO_CHANGE if self.imports is None else self._imported(self.imports.put_import(new), new)
             case Namespace():
                 if new.name in self._namespaces:
                     return NO_CHANGE
@@ -94,7 +107,9 @@ class Store:
         """Remove an object; one that is not there changes nothing."""
         match kind:
             case Kind.ENDPOINT_SLICE:
-                return self._delete_slice(key)
+                return self._delete_slice(key) | self._delete_imported_slice(key)
+            case Kind.SERVICE_IMPORT:
+                return NO_CHANGE if self.imports is None else self._imported(self.imports.delete_import(key), key)
             case Kind.SERVICE:
                 old = self._services.get(key.namespace, {}).pop(key.name, None)
                 return self._service_change(old, None) if old else NO_CHANGE
@@ -115,21 +130,15 @@ class Store:
             case Kind.SERVICE:
                 return [ObjectKey(namespace, name) for namespace, some in self._services.items() for name in some]
             case Kind.ENDPOINT_SLICE:
-                return list(self._slice_by_key)
+                return [*self._slice_by_key, *(self.imports.slice_keys() if self.imports is not None else ())]
             case Kind.POD:
                 return list(self._pods)
+            case Kind.SERVICE_IMPORT:
+                return self.imports.import_keys() if self.imports is not None else []
 
     def count(self, kind: Kind) -> int:
         """Count the objects of one kind, shown or not."""
-        match kind:
-            case Kind.NAMESPACE:
-                return len(self._namespaces)
-            case Kind.SERVICE:
-                return sum(map(len, self._services.values()))
-            case Kind.ENDPOINT_SLICE:
-                return len(self._slice_by_key)
-            case Kind.POD:
-                return len(self._pods)
+        return len(self.keys(kind))
 
     # -- what zones ask -------------------------------------------------------------------------------------------
 
@@ -351,8 +360,8 @@ class Store:
         ports_changed = (old.ports if old else ()) != (new.ports if new else ())
         if service.is_headless and (changed or ports_changed):
             forward |= service_names(service, ports)
-        forward.update(endpoint_name(service, Endpoint(address, hostname)) for hostname, address in changed)
-        addresses = frozenset(address for _, address in changed)
+        forward.update(endpoint_name(service, Endpoint(address, hostname)) for hostname, address, _ in changed)
+        addresses = frozenset(address for _, address, _ in changed)
         if self._ignore_empty_service and was_empty != self._is_empty(piece.namespace, piece.service):
             forward |= service_names(service, service.ports)
             addresses |= frozenset(service.cluster_ips)
@@ -376,6 +385,14 @@ class Store:
                 table[by].setdefault(label, []).append(endpoint)
             self._labels[key] = table
         return table
+
+    # -- imports --------------------------------------------------------------------------------------------------
+
+    def _imported(self, names: frozenset[bytes], at: ServiceImport | ImportedSlice | ObjectKey) -> Change:
+        return Change(imported=names) if names and at.namespace in self._namespaces else NO_CHANGE
+
+    def _delete_imported_slice(self, key: ObjectKey) -> Change:
+        return NO_CHANGE if self.imports is None else self._imported(self.imports.delete_slice(key), key)
 
     # -- pods and namespaces --------------------------------------------------------------------------------------
 
@@ -420,7 +437,10 @@ class Store:
                 forward |= service_names(service, piece.ports)
                 forward.update(endpoint_name(service, endpoint) for endpoint in piece.endpoints)
                 addresses.update(endpoint.address for endpoint in piece.endpoints)
-        return Change(frozenset(forward), frozenset(addresses))
+        imported: frozenset[bytes] = frozenset()
+        if self.imports is not None:
+            imported = self.imports.names_in(name) | {label_octets((name, b"svc"))}
+        return Change(frozenset(forward), frozenset(addresses), imported)
 
     # -- the order of addresses, kept only once someone asks for it ------------------------------------------------
 
@@ -447,36 +467,17 @@ _NO_SLICES: Mapping[bytes, EndpointSlice] = MappingProxyType({})
 _NOTHING: Mapping[bytes, Mapping[bytes, EndpointSlice]] = MappingProxyType({})
 
 
-def service_names(service: Service, ports: Iterable[Port]) -> set[bytes]:
-    """Return the Service's own relative name and those of its named *ports*, empty non-terminals included."""
-    base = label_octets((service.name, service.namespace, b"svc"))
-    names = {base}
-    for port in ports:
-        if port.name:
-            protocol = label_octets((b"_" + port.protocol,)) + base
-            names.add(protocol)
-            names.add(label_octets((b"_" + port.name,)) + protocol)
-    return names
-
-
-def endpoint_name(service: Service, endpoint: Endpoint) -> bytes:
-    """Return the relative name of one endpoint."""
-    return label_octets((endpoint.label, service.name, service.namespace, b"svc"))
-
-
-def pod_name(namespace: bytes, address: bytes) -> bytes:
-    """Return the relative name of a pod's address."""
-    return label_octets((dashed_address(address), namespace, b"pod"))
-
-
 def _endpoint_view(service: Service) -> tuple[bool, bool, bool]:
     """Return what of a Service decides how its endpoints show."""
     return service.is_headless, service.publish_not_ready, service.external_name is None
 
 
-def _visible(piece: EndpointSlice | None, service: Service) -> set[tuple[bytes, bytes]]:
+def _visible(piece: EndpointSlice | None, service: Service) -> set[tuple[bytes, bytes, bytes]]:
     if piece is None:
         return set()
-    if service.publish_not_ready:
-        return {(endpoint.hostname, endpoint.address) for endpoint in piece.endpoints}
-    return {(endpoint.hostname, endpoint.address) for endpoint in piece.endpoints if endpoint.is_ready}
+    every = service.publish_not_ready
+    return {
+        (endpoint.hostname, endpoint.address, topology_zone_of(endpoint))
+        for endpoint in piece.endpoints
+        if every or endpoint.is_ready
+    }

@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 
 from zones.names import Name
-from zones.records import RRset, SOA, soa_rdata
+from zones.records import ANY, RRset, SOA, soa_rdata
 
 Reads = tuple[bytes, ...] | None
 """Which owner names beside its own an outcome depends on (their ``key``); None: do not store the answer at all,
@@ -109,6 +109,28 @@ def make_soa(origin: Name, mname: Name, rname: Name, *, serial: int, timers: Tim
 def smallest(rrsets: Iterator[RRset]) -> RRset | None:
     """Return the RRset that an ANY question gets: the one of the fewest octets (RFC 8482 section 4.1)."""
     return min(rrsets, key=lambda rrset: sum(map(len, rrset.rdatas)) + 12 * len(rrset.rdatas), default=None)
+
+
+def pick(rrsets: Iterator[RRset], qtype: int, *, reads: Reads = ()) -> Outcome:
+    """Return the outcome at a name that exists, has *rrsets*, and no alias."""
+    if qtype == ANY:
+        chosen = smallest(rrsets)
+    else:
+        chosen = next((rrset for rrset in rrsets if rrset.rtype == qtype), None)
+    return NoData(reads) if chosen is None else Found(chosen, len(chosen.rdatas) > 1, reads)
+
+
+def reads_of(qname: Name, labels: tuple[bytes, ...], *, own: int) -> tuple[bytes, ...]:
+    """Return what an outcome below a Service depends on beside its own name; *labels* are those left of the zone, of
+    which the last *own* are the Service's.
+
+    CoreDNS takes ports without their underscores too. Such a spelling is no owner name that a change would list;
+    the Service's own name is listed by every change that can matter to it.
+    """
+    left = labels[:-own]
+    if not left or all(label[:1] == b"_" for label in left):
+        return ()
+    return (qname.key[sum(map(len, left)) + len(left) :],)
 
 
 class Serial:

@@ -7,7 +7,7 @@
 | a CNAME of ours                                         | followed through our zones, then the upstreams     |
 | a reverse name that no zone of ours has                 | the upstreams', else NXDOMAIN                      |
 | ANY                                                     | one RRset, the smallest (RFC 8482)                 |
-| nothing there, and the cluster is not wholly known yet  | SERVFAIL                                           |
+| nothing there, and what the zone needs is not complete  | SERVFAIL                                           |
 """
 
 from __future__ import annotations
@@ -75,12 +75,13 @@ class ZoneSet:
 class Authority:
     """Answers from *zones*. With *forwards* there are upstreams, and what is not ours becomes an ``Ask``.
 
-    ``is_synced`` is set by whoever knows whether the objects are complete.
+    ``unsynced`` are the origins of the zones whose objects are not complete yet: at first all. Whoever knows that they
+    are takes them out.
     """
 
     def __init__(self, zones: ZoneSet, *, forwards: bool = False, reverse: frozenset[Name] = frozenset()) -> None:
         self.zones = zones
-        self.is_synced = False
+        self.unsynced = {zone.origin for zone in zones.zones}
         self._forwards = forwards
         self._reverse = reverse
         self._labels = Labels()
@@ -110,7 +111,7 @@ class Authority:
                 case Found(rrset, rotates):
                     return self._positive(query, zone, [*chain, rrset], owners, note, rotate=rotates)
                 case Alias(rrset, target):
-                    if outcome.passed_over and not self.is_synced:
+                    if outcome.passed_over and zone.origin in self.unsynced:
                         return self._unready(query, zone, chain)  # a step before it may exist after all
                     chain.append(rrset)
                     note |= peer.LITERAL * outcome.is_literal
@@ -124,7 +125,9 @@ class Authority:
                         return self._positive(query, zone, chain, owners, note)
                     name, zone = target, following
                     owners = _joined(owners, (name.key,))
-                case NxDomain() if self._forwards and not chain and zone.origin in self._reverse and self.is_synced:
+                case NxDomain() if (
+                    self._forwards and not chain and zone.origin in self._reverse and zone.origin not in self.unsynced
+                ):
                     return self._ask(query, name, [])
                 case NoData() | NxDomain():
                     return self._negative(query, zone, chain, owners, note, outcome)
@@ -176,7 +179,7 @@ class Authority:
         note: int,
         outcome: NoData | NxDomain,
     ) -> Answer:
-        if not self.is_synced and (query.qname != zone.origin or chain):
+        if zone.origin in self.unsynced and (query.qname != zone.origin or chain):
             return self._unready(query, zone, chain)
         soa, forwards = zone.soa, self._forwards
         rcode = NOERROR if isinstance(outcome, NoData) else NXDOMAIN

@@ -10,18 +10,22 @@ import trio
 from kdns.control.client import ApiServer
 from kdns.control.reflector import Pace, Reflector, Resource
 from kdns.control.sink import Sink
-from zones.decode import Decoder
+from zones.decode import API_VERSIONS, Decoder
 from zones.objects import Kind
 from zones.selectors import Scope
 
 RUNNING_PODS = "status.phase!=Succeeded,status.phase!=Failed,status.phase!=Unknown"
 
-_PATHS = {
-    Kind.NAMESPACE: "/api/v1/namespaces",
-    Kind.SERVICE: "/api/v1/services",
-    Kind.ENDPOINT_SLICE: "/apis/discovery.k8s.io/v1/endpointslices",
-    Kind.POD: "/api/v1/pods",
-}
+CORE = frozenset({Kind.NAMESPACE, Kind.SERVICE, Kind.ENDPOINT_SLICE, Kind.POD})
+"""What every cluster has."""
+
+
+def paths_of(kind: Kind) -> tuple[str, ...]:
+    """Return the path of *kind* in the API, for each version that is understood."""
+    return tuple(
+        f"/{'apis' if '/' in version else 'api'}/{version}/{kind.value.lower()}{'es' if kind.value[-1] == 's' else 's'}"
+        for version in API_VERSIONS[kind]
+    )
 
 
 class Source(Protocol):
@@ -49,7 +53,8 @@ class ApiSource:
                 server,
                 Resource(
                     kind,
-                    _PATHS[kind],
+                    paths_of(kind),
+                    is_optional=kind not in CORE,
                     label_selector=scope.selector_of(kind),
                     field_selector=RUNNING_PODS if kind is Kind.POD else "",
                 ),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +23,17 @@ import yaml
 
 from kdns.control.sink import Sink
 from kdns.errors import Problem
-from zones.decode import convert_json, decode_json, Decoder, Head, HeadMeta, key_of, NOT_JSON, SERVICE_NAME_LABEL
+from zones.decode import (
+    API_VERSIONS,
+    convert_json,
+    decode_json,
+    Decoder,
+    Head,
+    HeadMeta,
+    key_of,
+    NOT_JSON,
+    SERVICE_NAME_LABEL,
+)
 from zones.errors import BadObject
 from zones.objects import Kind, Namespace, Object, ObjectKey, Service
 from zones.selectors import Scope
@@ -33,12 +43,6 @@ log = logging.getLogger(__name__)
 SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 MAX_FILE_OCTETS: Final = 512 * 2**20
 
-_API_VERSIONS: Final = {
-    Kind.NAMESPACE: "v1",
-    Kind.SERVICE: "v1",
-    Kind.POD: "v1",
-    Kind.ENDPOINT_SLICE: "discovery.k8s.io/v1",
-}
 _KINDS: Final = {kind.value: kind for kind in Kind}
 
 LOOK_SECONDS: Final = 2.0
@@ -69,11 +73,12 @@ class Loaded(msgspec.Struct):
 
 
 class ManifestReader:
-    """Reads manifest files into objects."""
+    """Reads manifest files into objects of *kinds*; others are of no use."""
 
-    def __init__(self, decoder: Decoder, scope: Scope) -> None:
+    def __init__(self, decoder: Decoder, scope: Scope, kinds: Collection[Kind]) -> None:
         self._decoder = decoder
         self._scope = scope
+        self._kinds = frozenset(kinds)
 
     def read(self, path: Path) -> Loaded:
         """Read one file; whatever is wrong with it is in the result."""
@@ -165,7 +170,7 @@ class ManifestReader:
             return
         meta = head.metadata or HeadMeta()
         kind = _KINDS.get(head.kind)
-        if kind is None or head.api_version != _API_VERSIONS[kind]:
+        if kind not in self._kinds or head.api_version not in API_VERSIONS[kind]:
             loaded.notes.append(
                 f"{where}: {head.api_version or 'no apiVersion'}, {head.kind}: of no use to DNS; skipped"
             )

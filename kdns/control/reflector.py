@@ -12,6 +12,8 @@
 | 403, 429, 5xx, no connection, nonsense                    | again after a back-off with jitter; what is known is |
 |                                                           | served meanwhile                                     |
 | 401                                                       | the same with credentials read anew                  |
+| 404 of an API that a cluster may lack                     | another of its versions, if there is one; else the   |
+|                                                           | kind is empty, and asked for every ``absent_seconds`` |
 
 The stream is read and decoded in a thread, batch by batch, and applied in the trio thread. An end by cancellation
 shuts the connection down, which ends the thread's read.
@@ -59,10 +61,12 @@ _T = TypeVar("_T")
 
 
 class Resource(msgspec.Struct, frozen=True):
-    """What to watch: the kind, its path in the API, and selectors in the API's form."""
+    """What to watch: the kind, its path in the API for each version known, the preferred first, and selectors in the
+    API's form. A cluster may lack what ``is_optional``."""
 
     kind: Kind
-    path: str
+    paths: tuple[str, ...]
+    is_optional: bool = False
     label_selector: str = ""
     field_selector: str = ""
 
@@ -80,6 +84,7 @@ class Pace(msgspec.Struct, frozen=True):
     watch_seconds: int = 300
     first_backoff: float = 0.05
     max_backoff: float = 15.0
+    absent_seconds: float = 10.0
 
 
 class Backoff:
@@ -156,6 +161,8 @@ class Reflector:
         self._version: str | None = None
         self._streams_lists = True
         self._where = f"{resource.kind.value}s"
+        self._paths = list(resource.paths)
+        self._lacking = 0
         self.kind = resource.kind
         self.lists = 0
         self._stuck = 0
@@ -180,6 +187,10 @@ class Reflector:
                 error: Exception = exc
             except Exception as exc:  # noqa: BLE001 - nothing that a server says ends the program
                 error = exc
+            if self._resource.is_optional and isinstance(error, ClusterUnavailable) and error.code == 404:
+                failure, self._settled = None, False
+                await self._absent()
+                continue
             if self._settled:
                 failure, self._settled = None, False
             if not isinstance(error, ClusterError):
@@ -206,6 +217,25 @@ class Reflector:
         """Return the seconds since the server last said anything, or since the start."""
         return trio.current_time() - self._heard_at
 
+    @property
+    def _path(self) -> str:
+        return self._paths[0]
+
+    async def _absent(self) -> None:
+        """Go on with another version of the API, or, when all are lacking, wait a while."""
+        self._version = None
+        self._paths.append(self._paths.pop(0))
+        self._lacking += 1
+        if self._lacking % len(self._paths):
+            return
+        if self._lacking == len(self._paths):
+            log.info("%s: the API server has no such API; skipped, and looked for again", self._where)
+        self._heard()
+        self._complete(set())
+        self._sink.trouble(self._where, None)
+        self._backoff.reset()
+        await trio.sleep(self._pace.absent_seconds)
+
     # -- the whole kind -------------------------------------------------------------------------------------------
 
     async def _list(self) -> None:
@@ -228,14 +258,14 @@ class Reflector:
             if not page.continue_:
                 break
             if page.continue_ in tokens or len(tokens) > MAX_PAGES:
-                raise ClusterUnavailable(f"{self._resource.path}: a list that does not end")
+                raise ClusterUnavailable(f"{self._path}: a list that does not end")
             tokens.add(page.continue_)
             params["continue"] = page.continue_
         self._complete(seen)
         self._version = page.resource_version
 
     def _read_page(self, params: dict[str, str]) -> tuple[_ListMeta, Batch]:
-        body = self._server.get(self._resource.path, params, silence_seconds=self._pace.silence_seconds).read_all()
+        body = self._server.get(self._path, params, silence_seconds=self._pace.silence_seconds).read_all()
         try:
             page = msgspec.json.decode(body, type=_Page)
         except NOT_JSON as exc:
@@ -299,7 +329,7 @@ class Reflector:
 
         def read() -> None:
             try:
-                stream = self._server.get(self._resource.path, params, silence_seconds=self._pace.silence_seconds)
+                stream = self._server.get(self._path, params, silence_seconds=self._pace.silence_seconds)
             except ClusterUnavailable as exc:
                 if version is None and exc.code in (400, 422):
                     raise _NoStreamingLists(exc.args[0]) from exc
@@ -410,6 +440,10 @@ class Reflector:
 
     def _take(self, batch: Batch) -> None:
         self._heard()
+        if self._lacking:
+            if self._lacking >= len(self._paths):
+                log.info("%s: the API server has the API now", self._where)
+            self._lacking = 0
         for message in batch.bad:
             self._sink.bad_object(self._where, message)
         self._sink.apply(batch.puts.values(), [(self._resource.kind, key) for key in batch.deletes])
@@ -442,14 +476,14 @@ class Reflector:
 
     def _nonsense(self, body: bytes, exc: Exception) -> ClusterError:
         start = body[:60].decode(errors="replace")
-        return _BadStream(f"{self._resource.path}: not what an API server sends ({exc}): {start!r}")
+        return _BadStream(f"{self._path}: not what an API server sends ({exc}): {start!r}")
 
     def _status(self, text: msgspec.Raw) -> ClusterError:
         try:
             status = msgspec.json.decode(text, type=StatusJson)
         except NOT_JSON as exc:
             return self._nonsense(bytes(text), exc)
-        message = f"{self._resource.path}: {status.code} {status.reason}: {status.message}"
+        message = f"{self._path}: {status.code} {status.reason}: {status.message}"
         return ResourceExpired(message) if status.code == 410 else _BadStream(message)
 
     async def _in_thread(self, work: Callable[[], _T], stop: Callable[[], None]) -> _T:

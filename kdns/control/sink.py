@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 class Sink:
     """Takes objects for *store*; *kinds* must all be complete before it is synced.
 
-    *on_change* is told of what became visible, *on_synced* once, when the last kind is complete.
+    *on_change* is told of what became visible, *on_complete* once of each kind, *on_synced* after the last.
     """
 
     def __init__(
@@ -26,6 +26,7 @@ class Sink:
         kinds: Iterable[Kind],
         *,
         on_change: Callable[[Change], None],
+        on_complete: Callable[[Kind], None] = lambda kind: None,
         on_synced: Callable[[], None],
     ) -> None:
         self.store = store
@@ -37,6 +38,7 @@ class Sink:
         self.bad_objects = 0
         self._complete: set[Kind] = set()
         self._on_change = on_change
+        self._on_complete = on_complete
         self._on_synced = on_synced
 
     @property
@@ -44,9 +46,9 @@ class Sink:
         """Whether every kind was complete once; what comes later are changes."""
         return self._complete >= self.kinds
 
-    def missing(self) -> list[str]:
-        """List the kinds that are not complete yet."""
-        return sorted(kind.value for kind in self.kinds - self._complete)
+    def missing(self) -> frozenset[Kind]:
+        """Return the kinds that are not complete yet."""
+        return self.kinds - self._complete
 
     def apply(self, puts: Iterable[Object], deletes: Iterable[tuple[Kind, ObjectKey]] = ()) -> None:
         """Put and delete in one step."""
@@ -66,9 +68,11 @@ class Sink:
 
     def complete(self, kind: Kind) -> None:
         """Note that everything of *kind* has been applied."""
-        was_synced = self.is_synced
+        if kind in self._complete:
+            return
         self._complete.add(kind)
-        if self.is_synced and not was_synced:
+        self._on_complete(kind)
+        if self.is_synced:
             self._on_synced()
 
     def trouble(self, where: str, message: str | None, *, sort: str = "") -> None:

@@ -10,6 +10,7 @@
 | a stream cut in the middle of a line        | ``cut()``                                                      |
 | silence                                     | ``silent = True``; a version of the future is silent by itself |
 | connection refused, then 403 for a while    | ``stop()``, ``start(forbidden_seconds=…)``                     |
+| an API that is not there: 404               | ``remove_api(path)``, ``add_api(path)``; all of ``CUSTOM`` are missing at first |
 | any other answer                            | ``fault``: path to (status, headers, body), or None            |
 """
 
@@ -34,7 +35,12 @@ PATHS = {
     "/api/v1/pods": ("v1", "Pod"),
     "/apis/discovery.k8s.io/v1/endpointslices": ("discovery.k8s.io/v1", "EndpointSlice"),
 }
-_PATH_OF = {kind: path for path, (_, kind) in PATHS.items()}
+CUSTOM = {
+    "/apis/multicluster.x-k8s.io/v1beta1/serviceimports": ("multicluster.x-k8s.io/v1beta1", "ServiceImport"),
+    "/apis/multicluster.x-k8s.io/v1alpha1/serviceimports": ("multicluster.x-k8s.io/v1alpha1", "ServiceImport"),
+}
+"""APIs that a cluster may lack. Versions of one kind are views of the same objects."""
+ALL = PATHS | CUSTOM
 _EMPTY: dict[str, Json] = {
     "EndpointSlice": {"addressType": "", "endpoints": None, "ports": None},
     "Service": {"spec": {}, "status": {"loadBalancer": {}}},
@@ -55,7 +61,8 @@ class ApiServer:
         self.tls: ssl.SSLContext | None = None
         self.fault: Callable[[str], Fault | None] = lambda path: None
         self.requests: list[str] = []
-        self._objects: dict[str, dict[tuple[str, str], Json]] = {path: {} for path in PATHS}
+        self.apis = set(PATHS)
+        self._objects: dict[str, dict[tuple[str, str], Json]] = {kind: {} for _, kind in ALL.values()}
         self._history: list[tuple[int, str, str, Json]] = []
         self._version = 100
         self._compacted = 0
@@ -71,14 +78,14 @@ class ApiServer:
         """Create or replace objects, given without a version."""
         with self._changed:
             for new in objects:
-                path = _PATH_OF[new["kind"]]
+                kind = new["kind"]
                 key = (new["metadata"].get("namespace", ""), new["metadata"]["name"])
-                old = self._objects[path].get(key)
+                old = self._objects[kind].get(key)
                 self._version += 1
                 new = deepcopy(new)
                 new["metadata"]["resourceVersion"] = str(self._version)
-                self._objects[path][key] = new
-                self._history.append((self._version, path, "MODIFIED" if old else "ADDED", new))
+                self._objects[kind][key] = new
+                self._history.append((self._version, kind, "MODIFIED" if old else "ADDED", new))
                 if old is not None:
                     new["_before"] = {name: value for name, value in old.items() if name != "_before"}
             self._changed.notify_all()
@@ -86,12 +93,24 @@ class ApiServer:
     def delete(self, kind: str, name: str, namespace: str = "default") -> None:
         """Delete an object."""
         with self._changed:
-            path = _PATH_OF[kind]
-            old = deepcopy(self._objects[path].pop(("" if kind == "Namespace" else namespace, name)))
+            old = deepcopy(self._objects[kind].pop(("" if kind == "Namespace" else namespace, name)))
             self._version += 1
             old["metadata"]["resourceVersion"] = str(self._version)
-            self._history.append((self._version, path, "DELETED", old))
+            self._history.append((self._version, kind, "DELETED", old))
             self._changed.notify_all()
+
+    def add_api(self, path: str) -> None:
+        """Begin to serve one of ``CUSTOM``, as when its CRD is installed."""
+        self.apis.add(path)
+
+    def remove_api(self, path: str) -> None:
+        """Cease to serve it, as when its CRD is deleted: the objects go, and every watch is cut."""
+        with self._changed:
+            self.apis.discard(path)
+            _, kind = ALL[path]
+            if not any(ALL[other][1] == kind for other in self.apis):
+                self._objects[kind].clear()
+        self.cut()
 
     def compact(self) -> None:
         """Forget the history: a watch from any earlier version is told 410."""
@@ -184,7 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._status(403, "Forbidden", f'{url.path} is forbidden: User "dns" cannot list resource')
         elif api.token is not None and self.headers.get("Authorization") != f"Bearer {api.token}":
             self._status(401, "Unauthorized", "Unauthorized")
-        elif url.path not in PATHS:
+        elif url.path not in api.apis:
             self._send(404, b"404 page not found\n", {"Content-Type": "text/plain"})
         elif params.get("watch") in ("true", "1"):
             self._watch(url.path, params)
@@ -193,9 +212,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _list(self, path: str, params: dict[str, str]) -> None:
         api = self.api
-        version, kind = PATHS[path]
+        version, kind = ALL[path]
         with api._changed:
-            items = [item for _, item in sorted(api._objects[path].items()) if _selected(item, params)]
+            items = [item for _, item in sorted(api._objects[ALL[path][1]].items()) if _selected(item, params)]
             at, made_at = 0, api._version
             if "continue" in params:
                 at, made_at = map(int, params["continue"].split("-"))
@@ -243,7 +262,7 @@ class _Handler(BaseHTTPRequestHandler):
                     return
             else:
                 at = api._version
-                for _, item in sorted(api._objects[path].items()):
+                for _, item in sorted(api._objects[ALL[path][1]].items()):
                     if _selected(item, params):
                         self._event("ADDED", item)
                 if streams:
@@ -264,7 +283,7 @@ class _Handler(BaseHTTPRequestHandler):
                 continue
             for number, where, kind, item in news:
                 at = number
-                if where == path:
+                if where == ALL[path][1]:
                     self._change(kind, item, params)
             if time.monotonic() >= bookmark_at:
                 bookmark_at = time.monotonic() + api.bookmark_seconds
@@ -284,11 +303,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._event("MODIFIED" if now and was else "ADDED" if now else "DELETED", item)
 
     def _bookmark(self, path: str, version: int, annotations: dict[str, str] | None) -> None:
-        api_version, kind = PATHS[path]
+        api_version, kind = ALL[path]
         meta: Json = {"resourceVersion": str(version)}
         if annotations:
             meta["annotations"] = annotations
-        self._event("BOOKMARK", {"kind": kind, "apiVersion": api_version, "metadata": meta, **_EMPTY[kind]})
+        self._event("BOOKMARK", {"kind": kind, "apiVersion": api_version, "metadata": meta, **_EMPTY.get(kind, {})})
 
     def _event(self, kind: str, item: Json) -> None:
         shown = {name: value for name, value in item.items() if name != "_before"}

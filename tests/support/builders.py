@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from zones.names import Name
-from zones.objects import Endpoint, EndpointSlice, Kind, Namespace, Object, Pod, Port, Service
+from zones.objects import (
+    Endpoint,
+    EndpointSlice,
+    ImportedSlice,
+    Kind,
+    Namespace,
+    Object,
+    Pod,
+    Port,
+    Service,
+    ServiceImport,
+    ZonedEndpoint,
+)
 from zones.records import address_from_text
 
 KIND_OF: dict[type, Kind] = {
@@ -13,6 +25,8 @@ KIND_OF: dict[type, Kind] = {
     Service: Kind.SERVICE,
     EndpointSlice: Kind.ENDPOINT_SLICE,
     Pod: Kind.POD,
+    ImportedSlice: Kind.ENDPOINT_SLICE,
+    ServiceImport: Kind.SERVICE_IMPORT,
 }
 
 
@@ -69,6 +83,29 @@ def endpoints(
 ) -> EndpointSlice:
     return EndpointSlice(
         namespace.encode(), (name or f"{service}-1").encode(), service.encode(), tuple(some), ports(*port)
+    )
+
+
+def zoned(address: str, topology_zone: str, hostname: str = "", *, is_ready: bool = True) -> Endpoint:
+    return ZonedEndpoint(address_from_text(address), hostname.encode(), is_ready, topology_zone.encode())
+
+
+def service_import(
+    name: str, *ips: str, port: Iterable[str] = (), namespace: str = "default", headless: bool = False
+) -> ServiceImport:
+    return ServiceImport(namespace.encode(), name.encode(), addresses(*ips), ports(*port), headless)
+
+
+def imported(
+    service: str, cluster: str, *some: Endpoint, port: Iterable[str] = (), namespace: str = "default", name: str = ""
+) -> ImportedSlice:
+    return ImportedSlice(
+        namespace.encode(),
+        (name or f"{service}-{cluster}").encode(),
+        service.encode(),
+        tuple(some),
+        ports(*port),
+        tuple(label.encode() for label in cluster.split(".")),
     )
 
 

@@ -18,6 +18,8 @@ from kdns.proto.message import read_message
 from kdns.proto.query import Transport
 from kdns.proto.text import record_to_text
 from zones.cluster import ClusterZone
+from zones.imports import Imports
+from zones.multicluster import MulticlusterZone
 from zones.names import Name
 from zones.objects import Object
 from zones.pods import PodMode
@@ -46,15 +48,19 @@ class Setup:
     synced: bool = True
     forwards: bool = False
     ttl: int = 5
+    clusterset: Sequence[str] = ()
+    zonal: bool = False
 
 
 class Cluster:
     """The pure half of kdns over the objects of a setup."""
 
     def __init__(self, setup: Setup) -> None:
-        self.store = Store(ignore_empty_service=setup.ignore_empty_service)
+        imports = Imports(ignore_empty=setup.ignore_empty_service) if setup.clusterset else None
+        self.store = Store(ignore_empty_service=setup.ignore_empty_service, imports=imports)
         self.serial = Serial(SERIAL)
         timers = Timers(ttl=setup.ttl)
+        own = tuple(map(address_from_text, setup.own_addresses))
         self.cluster_zones = [
             ClusterZone(
                 Name.from_text(text),
@@ -62,17 +68,26 @@ class Cluster:
                 serial=self.serial,
                 timers=timers,
                 pods=setup.pods,
-                own_addresses=tuple(map(address_from_text, setup.own_addresses)),
+                own_addresses=own,
+                is_zonal=setup.zonal,
             )
             for text in setup.zones
         ]
         apex = self.cluster_zones[0].apex
         self.reverse_zones = [ReverseZone(origin, self.store, apex=apex, ttl=setup.ttl) for origin in setup.reverse]
-        self.zones: list[Zone] = [*self.cluster_zones, *self.reverse_zones]
+        self.clustersets = [
+            MulticlusterZone(
+                Name.from_text(text), self.store, imports, serial=self.serial, timers=timers, own_addresses=own
+            )
+            for text in setup.clusterset
+            if imports is not None
+        ]
+        self.zones: list[Zone] = [*self.cluster_zones, *self.reverse_zones, *self.clustersets]
         self.authority = Authority(
             ZoneSet(self.zones), forwards=setup.forwards, reverse=frozenset(zone.origin for zone in self.reverse_zones)
         )
-        self.authority.is_synced = setup.synced
+        if setup.synced:
+            self.authority.unsynced.clear()
         self.responder = Responder(self.authority, forwards=setup.forwards)
         for new in setup.objects:
             self.store.put(new)

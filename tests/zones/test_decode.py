@@ -15,11 +15,13 @@ from zones.objects import (
     dashed_address,
     Endpoint,
     EndpointSlice,
+    ImportedSlice,
     Kind,
     Namespace,
     Pod,
     Port,
     Service,
+    ServiceImport,
 )
 from zones.records import address_from_text, address_to_text
 from zones.selectors import Scope, Selector
@@ -263,3 +265,43 @@ def test_dashed_addresses_round_trip(text: str) -> None:
     address = address_from_text(text)
     assert address_from_dashed(dashed_address(address)) == address
     assert address_from_text(address_to_text(address)) == address
+
+
+@pytest.mark.parametrize("name", ["list-serviceimports-v1alpha1.http", "list-serviceimports-v1beta1.http"])
+def test_imports_as_recorded(name: str) -> None:
+    imports = listed(name, Kind.SERVICE_IMPORT)
+    assert imports[0] == ServiceImport(
+        b"demo", b"imp-v1alpha1", (bytes((10, 112, 0, 9)),), (Port(b"http", b"tcp", 80),)
+    )
+
+
+def test_the_imported_slice_as_recorded() -> None:
+    items = msgspec.json.decode(body("list-endpointslices.http"), type=dict[str, msgspec.Raw])["items"]
+    decoder = Decoder(imports=True)
+    pieces = [
+        decoder.build(decode_json(Kind.ENDPOINT_SLICE, item))
+        for item in msgspec.json.decode(items, type=list[msgspec.Raw])
+    ]
+    (imported,) = [piece for piece in pieces if isinstance(piece, ImportedSlice)]
+    assert (imported.service, imported.cluster) == (b"imp-v1alpha1", (b"c2",))
+
+
+def test_a_slice_of_the_slice_controller_is_no_import() -> None:
+    json = {
+        "metadata": {
+            "name": "web-1",
+            "namespace": "default",
+            "labels": {
+                "kubernetes.io/service-name": "web",
+                "multicluster.kubernetes.io/service-name": "web",
+                "multicluster.kubernetes.io/source-cluster": "c1",
+                "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
+            },
+        },
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["10.0.0.1"]}],
+    }
+    assert type(Decoder(imports=True).convert(Kind.ENDPOINT_SLICE, json)) is EndpointSlice
+    del json["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"]  # type: ignore[index]
+    assert type(Decoder(imports=True).convert(Kind.ENDPOINT_SLICE, json)) is ImportedSlice
+    assert Decoder().convert(Kind.ENDPOINT_SLICE, json) is None

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from zones.cluster import ClusterZone
 from zones.explicit import ExplicitZone
+from zones.imports import Imports
+from zones.multicluster import MulticlusterZone
 from zones.names import Name
-from zones.objects import Endpoint, EndpointSlice, Namespace, Port, Service
+from zones.objects import Endpoint, EndpointSlice, Namespace, Port, Service, ServiceImport
 from zones.records import A, AAAA, CNAME, SOA, SRV, TXT
 from zones.search import explicit_walk
 from zones.store import Store
@@ -149,3 +151,18 @@ def test_the_steps_come_from_the_one_algorithm() -> None:
     outcome = zone.lookup(name, A)
     assert isinstance(outcome, Alias)
     assert outcome.target in walk.inside
+
+
+def test_the_clusterset_has_one_too() -> None:
+    imports = Imports()
+    store = Store(imports=imports)
+    clusterset = Name.from_text("clusterset.local")
+    zone = ExplicitZone(MulticlusterZone(clusterset, store, imports, serial=Serial(1)), store, ttl=5)
+    for thing in (Namespace(b"team"), ServiceImport(b"team", b"web", (address("10.112.0.1"),), (HTTP,))):
+        store.put(thing)
+    outcome = zone.lookup(Name.from_text("web.search.team.clusterset.local.ap.k8s.io"), A)
+    assert isinstance(outcome, Alias)
+    assert outcome.target.to_text() == "web.team.svc.clusterset.local."
+    below = zone.lookup(Name.from_text("sub.web.search.team.clusterset.local.ap.k8s.io"), A)
+    assert isinstance(below, NxDomain)
+    assert below.is_literal

@@ -11,8 +11,23 @@ from hypothesis.stateful import invariant, rule, RuleBasedStateMachine
 from kdns.answer.authority import ZoneSet
 from tests.support.builders import endpoints, KIND_OF, namespace, objects, ready, service, unready
 from zones.cluster import ClusterZone
+from zones.imports import Imports
+from zones.multicluster import MulticlusterZone
 from zones.names import Name
-from zones.objects import Endpoint, EndpointSlice, Kind, Namespace, Object, ObjectKey, Pod, Port, Service
+from zones.objects import (
+    Endpoint,
+    EndpointSlice,
+    ImportedSlice,
+    Kind,
+    Namespace,
+    Object,
+    ObjectKey,
+    Pod,
+    Port,
+    Service,
+    ServiceImport,
+    ZonedEndpoint,
+)
 from zones.pods import PodMode
 from zones.records import A, AAAA, ANY, PTR, SRV
 from zones.reverse import IN_ADDR_ARPA, IP6_ARPA, reverse_key, reverse_name, ReverseZone
@@ -20,6 +35,7 @@ from zones.store import Change, Store
 from zones.zone import Found, Outcome, Serial
 
 ORIGIN = Name.from_text("cluster.local.")
+CLUSTERSET = Name.from_text("clusterset.local.")
 TYPES = (A, AAAA, SRV, PTR, 5, 15, ANY)
 
 names = st.sampled_from([b"web", b"db"])
@@ -57,8 +73,32 @@ slices = st.builds(
     ),
     ports,
 )
+zoned_slices = st.builds(
+    EndpointSlice,
+    namespaces,
+    st.sampled_from([b"s1", b"s2"]),
+    names,
+    st.lists(
+        st.builds(ZonedEndpoint, ipv4, hostnames, st.booleans(), st.sampled_from([b"", b"z1", b"z2"])), max_size=3
+    ).map(tuple),
+    ports,
+)
+imports = st.builds(
+    ServiceImport, namespaces, names, st.lists(ipv4, max_size=1, unique=True).map(tuple), ports, st.booleans()
+)
+imported_slices = st.builds(
+    ImportedSlice,
+    namespaces,
+    st.sampled_from([b"s1", b"s2"]),
+    names,
+    st.lists(st.builds(Endpoint, ipv4, hostnames, st.booleans()), max_size=3).map(tuple),
+    ports,
+    st.sampled_from([(b"c1",), (b"c2", b"reg"), (b"tcp",)]),
+)
 pods = st.builds(Pod, namespaces, st.sampled_from([b"p1", b"p2"]), st.lists(ipv4, max_size=2, unique=True).map(tuple))
-things = st.one_of(st.builds(Namespace, namespaces), services, slices, slices, pods)
+things = st.one_of(
+    st.builds(Namespace, namespaces), services, slices, slices, zoned_slices, pods, imports, imported_slices
+)
 events = st.one_of(things, things, things.map(lambda thing: (KIND_OF[type(thing)], thing.key)))
 Event = Object | tuple[Kind, ObjectKey]
 
@@ -67,10 +107,15 @@ class View:
     """The zones over a store, and everything that can be asked of them."""
 
     def __init__(self, *, ignore_empty_service: bool, pods: PodMode = PodMode.VERIFIED) -> None:
-        self.store = Store(ignore_empty_service=ignore_empty_service)
-        zone = ClusterZone(ORIGIN, self.store, serial=Serial(1), pods=pods)
+        imports = Imports(ignore_empty=ignore_empty_service)
+        self.store = Store(ignore_empty_service=ignore_empty_service, imports=imports)
+        zone = ClusterZone(ORIGIN, self.store, serial=Serial(1), pods=pods, is_zonal=True)
         self.zones = ZoneSet(
-            [zone, *(ReverseZone(origin, self.store, apex=zone.apex, ttl=5) for origin in (IN_ADDR_ARPA, IP6_ARPA))]
+            [
+                zone,
+                *(ReverseZone(origin, self.store, apex=zone.apex, ttl=5) for origin in (IN_ADDR_ARPA, IP6_ARPA)),
+                MulticlusterZone(CLUSTERSET, self.store, imports, serial=Serial(1)),
+            ]
         )
 
     def apply(self, event: Event) -> Change:
@@ -115,7 +160,11 @@ def every_name() -> Iterable[Name]:
     ]
     odd = [[b"http", b"tcp"], [b"_http", b"tcp"], [b"dns", b"_udp"]]  # as CoreDNS takes them too
     pairs = odd + [[b"_" + port, b"_" + proto] for port in (b"http", b"dns", b"no") for proto in (b"tcp", b"udp")]
+    zonal = [[b"pin", b"_zone"], *([z, how, b"_zone"] for z in (b"z1", b"no") for how in (b"pin", b"prefer", b"x"))]
+    clusters = ([b"c1"], [b"c2", b"reg"], [b"tcp"])
+    remote = [[label, *cluster] for label in (b"h0", b"10-0-0-1", b"10-0-0-2", b"http") for cluster in clusters]
     for ns in (b"default", b"shop"):
+        yield CLUSTERSET.prefixed(ns, b"svc")
         yield ORIGIN.prefixed(ns, b"svc")
         yield ORIGIN.prefixed(ns, b"pod")
         for number in range(1, 5):
@@ -124,6 +173,12 @@ def every_name() -> Iterable[Name]:
             base = ORIGIN.prefixed(svc, ns, b"svc")
             yield from (base.prefixed(label) if label else base for label in below)
             yield from (base.prefixed(*labels) for labels in pairs)
+            yield from (base.prefixed(*labels) for labels in zonal)
+            yield base.prefixed(b"_zone")
+            base = CLUSTERSET.prefixed(svc, ns, b"svc")
+            yield from (base.prefixed(label) if label else base for label in below)
+            yield from (base.prefixed(*labels) for labels in (*pairs, *remote))
+            yield from (base.prefixed(label) for label in (b"c1", b"c2", b"reg"))
     for address in [
         *(bytes((10, 0, 0, n)) for n in range(1, 5)),
         bytes((10, 0, 1, 7)),
@@ -137,7 +192,11 @@ EVERY = tuple(every_name())
 
 
 def keys_of(change: Change) -> set[bytes]:
-    return {relative + ORIGIN.key for relative in change.forward} | set(map(reverse_key, change.addresses))
+    return (
+        {relative + ORIGIN.key for relative in change.forward}
+        | set(map(reverse_key, change.addresses))
+        | {relative + CLUSTERSET.key for relative in change.imported}
+    )
 
 
 @settings(max_examples=60, deadline=None)

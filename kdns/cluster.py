@@ -1,0 +1,212 @@
+"""The objects, the zones over them, and the answers made from those: all of kdns but its sockets."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+import trio
+
+from kdns.admin.metrics import Metrics
+from kdns.answer.authority import Authority, ZoneSet
+from kdns.answer.responder import Responder
+from kdns.config import Config, EndpointMode
+from kdns.control.client import ApiServer
+from kdns.control.cluster import ApiSource, CORE, Source
+from kdns.control.manifests import ManifestReader, ManifestSource
+from kdns.control.reflector import Pace
+from kdns.control.sink import Sink
+from kdns.errors import ConfigError
+from kdns.net.addresses import own_addresses
+from kdns.proto.tlds import is_public_tld
+from zones.cluster import ClusterZone
+from zones.decode import Decoder
+from zones.explicit import ExplicitZone
+from zones.imports import Imports
+from zones.multicluster import MulticlusterZone
+from zones.objects import Kind
+from zones.pods import PodMode
+from zones.reverse import reverse_key, ReverseZone
+from zones.selectors import Scope
+from zones.store import Change, Store
+from zones.zone import Serial, Timers, Zone
+
+log = logging.getLogger(__name__)
+
+
+class Group(msgspec.Struct, frozen=True):
+    """Zones that change together: one serial, and the kinds of objects that their answers need."""
+
+    zones: tuple[Zone, ...]
+    serial: Serial
+    kinds: frozenset[Kind]
+
+
+class Zones:
+    """Every zone of *config* over *store*; *own* are this server's addresses."""
+
+    def __init__(self, config: Config, store: Store, own: Sequence[bytes], now: float) -> None:
+        timers = Timers(ttl=config.ttl)
+        serial = Serial(now)
+        self.clusters = [
+            ClusterZone(
+                origin,
+                store,
+                serial=serial,
+                timers=timers,
+                pods=config.pods,
+                own_addresses=own,
+                is_zonal=config.zonal,
+            )
+            for origin in config.zones
+        ]
+        apex = self.clusters[0].apex
+        self.reverse = [ReverseZone(origin, store, apex=apex, ttl=config.ttl) for origin in config.reverse]
+        explicit = [ExplicitZone(zone, store, ttl=config.ttl) for zone in self.clusters]
+        self.cluster_group = Group((*self.clusters, *self.reverse, *explicit), serial, _cluster_kinds(config))
+        self.clustersets: list[MulticlusterZone] = []
+        self.groups = [self.cluster_group]
+        if store.imports is not None:
+            serial = Serial(now)
+            self.clustersets = [
+                MulticlusterZone(origin, store, store.imports, serial=serial, timers=timers, own_addresses=own)
+                for origin in config.clusterset_zones
+            ]
+            explicit = [ExplicitZone(zone, store, ttl=config.ttl) for zone in self.clustersets]
+            kinds = frozenset((Kind.NAMESPACE, Kind.SERVICE_IMPORT, Kind.ENDPOINT_SLICE))
+            self.clusterset_group = Group((*self.clustersets, *explicit), serial, kinds)
+            self.groups.append(self.clusterset_group)
+
+    @property
+    def all(self) -> list[Zone]:
+        """All zones."""
+        return [zone for group in self.groups for zone in group.zones]
+
+    def owners_of(self, change: Change) -> Iterator[bytes]:
+        """Yield the keys of the owner names that *change* is about, in every zone."""
+        for zone in self.clusters:
+            origin = zone.origin.key
+            for relative in change.forward:
+                yield relative + origin
+        yield from map(reverse_key, change.addresses)
+        for clusterset in self.clustersets:
+            origin = clusterset.origin.key
+            for relative in change.imported:
+                yield relative + origin
+
+    def note(self, change: Change) -> None:
+        """Have the serials of the zones that *change* shows in move."""
+        if change.forward or change.addresses:
+            self.cluster_group.serial.changed()
+        if change.imported:
+            self.clusterset_group.serial.changed()
+
+
+def _cluster_kinds(config: Config) -> frozenset[Kind]:
+    kinds = {Kind.NAMESPACE, Kind.SERVICE}
+    if config.endpoints is not EndpointMode.NONE:
+        kinds.add(Kind.ENDPOINT_SLICE)
+    if config.pods is PodMode.VERIFIED:
+        kinds.add(Kind.POD)
+    return frozenset(kinds)
+
+
+class Cluster:
+    """The objects and what is made of them, followed as they change."""
+
+    def __init__(self, config: Config, *, metrics: Metrics | None = None, pace: Pace | None = None) -> None:
+        self.config = config
+        imports = Imports(ignore_empty=config.ignore_empty_service) if config.clusterset_zones else None
+        self.store = Store(ignore_empty_service=config.ignore_empty_service, imports=imports)
+        self.zones = Zones(config, self.store, own_addresses(config.listen), time.time())
+        forwards = bool(config.upstreams)
+        self.authority = Authority(ZoneSet(self.zones.all), forwards=forwards, reverse=frozenset(config.reverse))
+        self.responder = Responder(self.authority, forwards=forwards)
+        self._told: set[bytes] = set()
+        self.synced = trio.Event()
+        self.sink = Sink(
+            self.store,
+            frozenset().union(*(group.kinds for group in self.zones.groups)),
+            on_change=self._changed,
+            on_complete=self._completed,
+            on_synced=self._synced,
+        )
+        self.source = self._make_source(metrics, pace)
+
+    def load(self) -> None:
+        """Read what lies on this machine: manifests, or the credentials for an API server. Raises ConfigError."""
+        if isinstance(self.source, ManifestSource):
+            self.source.load()
+            problems = [problem for some in self.source.problems.values() for problem in some]
+            if problems:
+                raise ConfigError(problems)
+
+    def counts(self) -> str:
+        """Return how many objects of each kind there are, for a person."""
+        numbers = ((kind.value, self.store.count(kind)) for kind in Kind if kind in self.sink.kinds)
+        return ", ".join(f"{number} {name}{'' if number == 1 else 's'}" for name, number in numbers)
+
+    def tick(self, now: float) -> None:
+        """Once a second, with Unix time: let the serials move, and have the apexes' answers follow."""
+        for group in self.zones.groups:
+            if group.serial.advance(now):
+                self.responder.forget(zone.origin.key for zone in group.zones)
+                self._tell_public_namespaces()
+
+    def public_namespaces(self) -> list[bytes]:
+        """List the namespaces that are named like public top-level domains: they take names of the outside world from
+        clients that walk search paths (CVE-2022-2835, CVE-2022-2837)."""
+        return [name for name in self.store.namespaces() if is_public_tld(name)]
+
+    def _tell_public_namespaces(self) -> None:
+        for name in self.public_namespaces():
+            if name not in self._told:
+                self._told.add(name)
+                log.warning(
+                    "namespace %s is named like a public top-level domain: clients find names that end so in it first",
+                    name.decode(),
+                )
+
+    def _changed(self, change: Change) -> None:
+        self.zones.note(change)
+        self.responder.forget(self.zones.owners_of(change))
+
+    def _completed(self, _: Kind) -> None:
+        missing = self.sink.missing()
+        for group in self.zones.groups:
+            if (
+                not group.kinds & missing
+                and (origins := {zone.origin for zone in group.zones}) & self.authority.unsynced
+            ):
+                self.authority.unsynced -= origins
+                group.serial.changed()
+
+    def _synced(self) -> None:
+        # What is known now stays for long: the collector need not walk it again and again.
+        gc.collect()
+        gc.freeze()
+        self.synced.set()
+
+    def _make_source(self, metrics: Metrics | None, pace: Pace | None) -> Source:
+        config = self.config
+        scope = Scope(config.namespaces, config.namespace_labels, config.labels)
+        decoder = Decoder(
+            endpoint_pod_names=config.endpoint_pod_names,
+            scope=scope,
+            imports=bool(config.clusterset_zones),
+            topology_zones=config.zonal,
+        )
+        if config.access is None:
+            return ManifestSource(config.manifests, ManifestReader(decoder, scope, CORE | self.sink.kinds), self.sink)
+        server = ApiServer(config.access, observe=metrics.observe_request if metrics is not None else None)
+        observe: Callable[[str, float], None] | None = None
+        if metrics is not None:
+            histogram = metrics.programming_seconds
+
+            def observe(kind: str, seconds: float) -> None:
+                histogram.labels(kind).observe(seconds)
+
+        return ApiSource(server, self.sink, decoder, scope, pace=pace, observe_programming=observe)
