@@ -6,6 +6,7 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 import msgspec
 import trio
@@ -25,9 +26,12 @@ from kdns.proto.tlds import is_public_tld
 from zones.cluster import ClusterZone
 from zones.decode import Decoder
 from zones.explicit import ExplicitZone
+from zones.external import ExternalZone
 from zones.imports import Imports
 from zones.multicluster import MulticlusterZone
+from zones.names import Name
 from zones.objects import Kind
+from zones.outside import Claim
 from zones.pods import PodMode
 from zones.reverse import reverse_key, ReverseZone
 from zones.selectors import Scope
@@ -80,6 +84,16 @@ class Zones:
             self.clusterset_group = Group((*self.clustersets, *explicit), serial, kinds)
             self.groups.append(self.clusterset_group)
 
+        self.externals: list[ExternalZone] = []
+        if store.outside is not None:
+            serial = Serial(now)
+            self.externals = [
+                ExternalZone(origin, store, store.outside, serial=serial, timers=timers, own_addresses=own)
+                for origin in config.external_zones
+            ]
+            self.external_group = Group(tuple(self.externals), serial, _EXTERNAL_KINDS)
+            self.groups.append(self.external_group)
+
     @property
     def all(self) -> list[Zone]:
         """All zones."""
@@ -96,6 +110,7 @@ class Zones:
             origin = clusterset.origin.key
             for relative in change.imported:
                 yield relative + origin
+        yield from change.outside
 
     def note(self, change: Change) -> None:
         """Have the serials of the zones that *change* shows in move."""
@@ -103,6 +118,21 @@ class Zones:
             self.cluster_group.serial.changed()
         if change.imported:
             self.clusterset_group.serial.changed()
+        if change.outside:
+            self.external_group.serial.changed()
+
+
+_EXTERNAL_KINDS: Final = frozenset(
+    (
+        Kind.NAMESPACE,
+        Kind.SERVICE,
+        Kind.INGRESS,
+        Kind.GATEWAY,
+        Kind.HTTP_ROUTE,
+        Kind.TLS_ROUTE,
+        Kind.GRPC_ROUTE,
+    )
+)
 
 
 def _cluster_kinds(config: Config) -> frozenset[Kind]:
@@ -120,12 +150,15 @@ class Cluster:
     def __init__(self, config: Config, *, metrics: Metrics | None = None, pace: Pace | None = None) -> None:
         self.config = config
         imports = Imports(ignore_empty=config.ignore_empty_service) if config.clusterset_zones else None
-        self.store = Store(ignore_empty_service=config.ignore_empty_service, imports=imports)
+        self.store = Store(
+            ignore_empty_service=config.ignore_empty_service, imports=imports, external_zones=config.external_zones
+        )
         self.zones = Zones(config, self.store, own_addresses(config.listen), time.time())
         forwards = bool(config.upstreams)
         self.authority = Authority(ZoneSet(self.zones.all), forwards=forwards, reverse=frozenset(config.reverse))
         self.responder = Responder(self.authority, forwards=forwards)
         self._told: set[bytes] = set()
+        self._told_conflicts: dict[bytes, tuple[Claim, ...]] = {}
         self.synced = trio.Event()
         self.sink = Sink(
             self.store,
@@ -143,6 +176,7 @@ class Cluster:
             problems = [problem for some in self.source.problems.values() for problem in some]
             if problems:
                 raise ConfigError(problems)
+            self._tell_conflicts()
 
     def counts(self) -> str:
         """Return how many objects of each kind there are, for a person."""
@@ -155,6 +189,7 @@ class Cluster:
             if group.serial.advance(now):
                 self.responder.forget(zone.origin.key for zone in group.zones)
                 self._tell_public_namespaces()
+        self._tell_conflicts()
 
     def public_namespaces(self) -> list[bytes]:
         """List the namespaces that are named like public top-level domains: they take names of the outside world from
@@ -169,6 +204,18 @@ class Cluster:
                     "namespace %s is named like a public top-level domain: clients find names that end so in it first",
                     name.decode(),
                 )
+
+    def _tell_conflicts(self) -> None:
+        """Tell of those who claim a hostname that an older object has, each once as long as it lasts."""
+        conflicts = self.store.outside.conflicts if self.store.outside is not None else {}
+        if not conflicts and not self._told_conflicts:
+            return
+        for key, (winner, *others) in conflicts.items():
+            for claim in others:
+                if claim not in self._told_conflicts.get(key, ()):
+                    hostname = Name.trusted(key).to_text().removesuffix(".")
+                    log.warning("%s claims %s, which the older %s has; passed over", claim.text, hostname, winner.text)
+        self._told_conflicts = dict(conflicts)
 
     def _changed(self, change: Change) -> None:
         self.zones.note(change)
@@ -198,6 +245,7 @@ class Cluster:
             scope=scope,
             imports=bool(config.clusterset_zones),
             topology_zones=config.zonal,
+            outside=bool(config.external_zones),
         )
         if config.access is None:
             return ManifestSource(config.manifests, ManifestReader(decoder, scope, CORE | self.sink.kinds), self.sink)

@@ -59,6 +59,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     admin: tuple[Listen, ...]
     zones: tuple[Name, ...]
     clusterset_zones: tuple[Name, ...]
+    external_zones: tuple[Name, ...]
     reverse: tuple[Name, ...]
     pods: PodMode
     ttl: int
@@ -126,6 +127,16 @@ OPTIONS: Final[Sequence[Option]] = (
         "ZONE",
         "A multicluster zone, such as clusterset.local: the ServiceImports of the cluster. Repeatable.",
         "a domain name such as clusterset.local",
+        zone,
+        is_list=True,
+        group=ANSWERS,
+    ),
+    Option(
+        "external-zone",
+        "ZONE",
+        "A zone for the outside world: <service>.<namespace> of Services with external addresses, and the hostnames "
+        "of Ingresses, Gateways and their routes. Repeatable.",
+        "a domain name such as apps.example.com",
         zone,
         is_list=True,
         group=ANSWERS,
@@ -228,6 +239,7 @@ def load(flags: Mapping[str, Any], file: Path | None, *, needs_source: bool = Tr
         listen=tuple(dict.fromkeys(values["listen"])),
         admin=tuple(dict.fromkeys(values["admin"])),
         zones=tuple(dict.fromkeys(values["zone"])),
+        external_zones=tuple(dict.fromkeys(values["external-zone"])),
         clusterset_zones=tuple(dict.fromkeys(values["clusterset-zone"])),
         reverse=tuple(dict.fromkeys(reverse)),
         pods=values["pods"],
@@ -247,7 +259,7 @@ def load(flags: Mapping[str, Any], file: Path | None, *, needs_source: bool = Tr
     )
 
 
-_ZONES: Final = ("zone", "clusterset-zone")
+_ZONES: Final = ("zone", "clusterset-zone", "external-zone")
 
 
 def _check_together(

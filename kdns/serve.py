@@ -205,6 +205,12 @@ class Server:
             "Namespaces named like public top-level domains, which take outside names from search paths.",
             lambda: [(one, len(cluster.public_namespaces()))],
         )
+        if (outside := store.outside) is not None:
+            gauges.add(
+                "kdns_hostname_conflicts",
+                "Hostnames that several objects claim which lead to different places; the oldest has it.",
+                lambda: [(one, len(outside.conflicts))],
+            )
         gauges.add(
             "kdns_serial",
             "The serial of each zone.",

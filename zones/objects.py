@@ -24,6 +24,11 @@ class Kind(Enum):
     ENDPOINT_SLICE = "EndpointSlice"
     POD = "Pod"
     SERVICE_IMPORT = "ServiceImport"
+    INGRESS = "Ingress"
+    GATEWAY = "Gateway"
+    HTTP_ROUTE = "HTTPRoute"
+    TLS_ROUTE = "TLSRoute"
+    GRPC_ROUTE = "GRPCRoute"
 
 
 class ObjectKey(msgspec.Struct, frozen=True, gc=False):
@@ -71,6 +76,29 @@ class Service(msgspec.Struct, frozen=True):
     def key(self) -> ObjectKey:
         """What names it in the store."""
         return ObjectKey(self.namespace, self.name)
+
+
+class Targets(msgspec.Struct, frozen=True):
+    """Where something of the cluster is reached from outside: addresses, and names that have them."""
+
+    addresses: tuple[bytes, ...] = ()
+    aliases: tuple[Name, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.addresses or self.aliases)
+
+
+NO_TARGETS = Targets()
+
+
+class ExposedService(Service, frozen=True):
+    """A Service that is reached from outside: kept apart only where external zones are served.
+
+    ``created`` is the time of its creation as the API writes it (RFC 3339, UTC), empty where it is not known.
+    """
+
+    outside: Targets = NO_TARGETS
+    created: str = ""
 
 
 class Endpoint(msgspec.Struct, frozen=True, gc=False):
@@ -136,6 +164,69 @@ class ServiceImport(msgspec.Struct, frozen=True):
         return ObjectKey(self.namespace, self.name)
 
 
+class Ingress(msgspec.Struct, frozen=True):
+    """An Ingress: the hosts of its rules and the targets in its status. ``created`` as for ``ExposedService``."""
+
+    namespace: bytes
+    name: bytes
+    created: str = ""
+    hostnames: tuple[Name, ...] = ()
+    targets: Targets = NO_TARGETS
+
+    @property
+    def key(self) -> ObjectKey:
+        """What names it in the store."""
+        return ObjectKey(self.namespace, self.name)
+
+
+class Listener(msgspec.Struct, frozen=True):
+    """A listener of a Gateway; without a hostname it takes any."""
+
+    name: bytes
+    hostname: Name | None
+    port: int
+
+
+class Gateway(msgspec.Struct, frozen=True):
+    """A Gateway: its listeners and the targets in its status. ``created`` as for ``ExposedService``."""
+
+    namespace: bytes
+    name: bytes
+    created: str = ""
+    listeners: tuple[Listener, ...] = ()
+    targets: Targets = NO_TARGETS
+
+    @property
+    def key(self) -> ObjectKey:
+        """What names it in the store."""
+        return ObjectKey(self.namespace, self.name)
+
+
+class Parent(msgspec.Struct, frozen=True):
+    """A Gateway that a route is attached to, or those of its listeners with that name or port alone."""
+
+    gateway: ObjectKey
+    section: bytes = b""
+    port: int = 0
+
+
+class Route(msgspec.Struct, frozen=True):
+    """An HTTPRoute, TLSRoute or GRPCRoute; without hostnames it has those of its listeners. ``created`` as for
+    ``ExposedService``."""
+
+    kind: Kind
+    namespace: bytes
+    name: bytes
+    created: str = ""
+    hostnames: tuple[Name, ...] = ()
+    parents: tuple[Parent, ...] = ()
+
+    @property
+    def key(self) -> ObjectKey:
+        """What names it in the store."""
+        return ObjectKey(self.namespace, self.name)
+
+
 class SearchPath(Enum):
     """Which search path a pod's resolv.conf has."""
 
@@ -161,7 +252,10 @@ class Pod(msgspec.Struct, frozen=True, gc=False):
         return ObjectKey(self.namespace, self.name)
 
 
-Object = Namespace | Service | EndpointSlice | Pod | ServiceImport
+Claimant = Ingress | Gateway | Route
+"""What claims hostnames outside the cluster."""
+
+Object = Namespace | Service | EndpointSlice | Pod | ServiceImport | Claimant
 
 
 def dashed_address(address: bytes) -> bytes:

@@ -4,6 +4,7 @@
 |--------------------------------------------|------------------------------------------------|
 | a cluster IP of a Service                  | the Service's name, and no other               |
 | of ready endpoints                         | one for each endpoint name, of every Service   |
+| where Services are reached from outside    | ``<service>.<namespace>`` in the first external zone |
 | anything else                              | the name does not exist                        |
 
 A name short of a whole address exists if one below it does.
@@ -76,7 +77,11 @@ class ReverseZone:
                 (label, service.name, service.namespace, b"svc")
                 for service, label in self._store.endpoint_owners(address)
             ]
-        return [origin.prefixed(*labels) for labels in owners if origin.has_room_for(*labels)]
+        targets = [origin.prefixed(*labels) for labels in owners if origin.has_room_for(*labels)]
+        outside = self._store.outside
+        if targets or outside is None:
+            return targets
+        return [name for key in outside.owners(address) if (name := outside.reverse_name(key)) is not None]
 
     def walk(self) -> Iterator[RRset]:
         """Yield every RRset once, the SOA first."""

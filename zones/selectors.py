@@ -64,6 +64,10 @@ def _requirement(part: str) -> Requirement:
     raise ValueError(f"{part!r} is no requirement such as app=web, app!=web, app in (web, api), app or !app")
 
 
+_LABELLED: Final = frozenset({Kind.SERVICE, Kind.ENDPOINT_SLICE, Kind.POD})
+"""The kinds that are selected by their own labels (CONTRACT section 10)."""
+
+
 class Scope(msgspec.Struct, frozen=True):
     """What of a cluster is shown: namespaces by name (None: all) or by label, the objects in them by label.
 
@@ -79,8 +83,13 @@ class Scope(msgspec.Struct, frozen=True):
         if kind is Kind.NAMESPACE:
             shown = self.namespaces is None or name in self.namespaces
             return shown and self.namespace_labels.matches(labels)
-        return (self.namespaces is None or namespace in self.namespaces) and self.labels.matches(labels)
+        if kind is Kind.GATEWAY:
+            return True  # routes of namespaces that are shown may lead to it; its own hostnames its namespace hides
+        shown = self.namespaces is None or namespace in self.namespaces
+        return shown and (kind not in _LABELLED or self.labels.matches(labels))
 
     def selector_of(self, kind: Kind) -> str:
         """Return the selector that an API server applies for us."""
-        return (self.namespace_labels if kind is Kind.NAMESPACE else self.labels).text
+        if kind is Kind.NAMESPACE:
+            return self.namespace_labels.text
+        return self.labels.text if kind in _LABELLED else ""

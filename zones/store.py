@@ -7,29 +7,35 @@ An object in a namespace that the store does not know is kept and not shown.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections.abc import Collection, Iterator, Mapping, ValuesView
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, ValuesView
 from types import MappingProxyType
 
 import msgspec
 
+from zones.addresses import Addresses
 from zones.imports import Imports
-from zones.names import label_octets
+from zones.names import label_octets, Name
 from zones.objects import (
     address_from_dashed,
+    Claimant,
     dashed_address,
     Endpoint,
     EndpointSlice,
+    ExposedService,
+    Gateway,
     ImportedSlice,
+    Ingress,
     Kind,
     Namespace,
     Object,
     ObjectKey,
     Pod,
+    Route,
     Service,
     ServiceImport,
     topology_zone_of,
 )
+from zones.outside import Outside
 from zones.owners import endpoint_name, pod_name, service_names
 
 MAX_SCANNED_ENDPOINTS = 16
@@ -45,18 +51,25 @@ class Change(msgspec.Struct, frozen=True):
     """What became visible or stopped being so.
 
     ``forward``: owner names in wire form, lower case, relative to any cluster domain. ``addresses``: those
-    whose reverse names changed. ``imported``: owner names relative to any clusterset domain.
+    whose reverse names changed. ``imported``: owner names relative to any clusterset domain. ``outside``: the keys of
+    whole owner names in external zones.
     """
 
     forward: frozenset[bytes] = frozenset()
     addresses: frozenset[bytes] = frozenset()
     imported: frozenset[bytes] = frozenset()
+    outside: frozenset[bytes] = frozenset()
 
     def __bool__(self) -> bool:
-        return bool(self.forward or self.addresses or self.imported)
+        return bool(self.forward or self.addresses or self.imported or self.outside)
 
     def __or__(self, other: Change) -> Change:
-        return Change(self.forward | other.forward, self.addresses | other.addresses, self.imported | other.imported)
+        return Change(
+            self.forward | other.forward,
+            self.addresses | other.addresses,
+            self.imported | other.imported,
+            self.outside | other.outside,
+        )
 
 
 NO_CHANGE = Change()
@@ -64,11 +77,18 @@ NO_CHANGE = Change()
 
 class Store:
     """All objects, by kind. *ignore_empty_service* is CoreDNS's option (CONTRACT section 10); *imports* are those of
-    other clusters, where they are served."""
+    other clusters, where they are served, and *external_zones* the zones for the outside world."""
 
-    def __init__(self, *, ignore_empty_service: bool = False, imports: Imports | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        ignore_empty_service: bool = False,
+        imports: Imports | None = None,
+        external_zones: Sequence[Name] = (),
+    ) -> None:
         self._ignore_empty_service = ignore_empty_service
         self.imports = imports
+        self.outside = Outside(external_zones, self.has_namespace) if external_zones else None
         self._namespaces: dict[bytes, Namespace] = {}
         self._services: dict[bytes, dict[bytes, Service]] = {}
         self._slices: dict[bytes, dict[bytes, dict[bytes, EndpointSlice]]] = {}
@@ -76,9 +96,22 @@ class Store:
         self._labels: dict[ObjectKey, _Labels] = {}
         self._pods: dict[ObjectKey, Pod] = {}
         self._pod_addresses: dict[bytes, dict[bytes, int]] = {}
-        self._cluster_ips: dict[bytes, tuple[ObjectKey, ...]] = {}
-        self._endpoint_slices: dict[bytes, tuple[EndpointSlice, ...]] = {}
-        self._sorted: dict[int, list[bytes]] | None = None
+        self._addresses = Addresses(*self._outside_addresses())
+
+    def copy(self) -> Store:
+        """Return what zones ask, as of now: untouched by later events, and taking none."""
+        other = Store(ignore_empty_service=self._ignore_empty_service)
+        other._namespaces = dict(self._namespaces)
+        other._services = {namespace: dict(some) for namespace, some in self._services.items()}
+        other._slices = {
+            namespace: {service: dict(slices) for service, slices in some.items()}
+            for namespace, some in self._slices.items()
+        }
+        other._pod_addresses = {namespace: dict(some) for namespace, some in self._pod_addresses.items()}
+        other.imports = self.imports.copy() if self.imports is not None else None
+        other.outside = self.outside.copy(other.has_namespace) if self.outside is not None else None
+        other._addresses = self._addresses.copy(*other._outside_addresses())
+        return other
 
     # -- events ---------------------------------------------------------------------------------------------------
 
@@ -92,16 +125,20 @@ class Store:
                 change = self._delete_imported_slice(new.key)
                 return change | self._put_slice(new) if change else self._put_slice(new)
             case Service():
-                return self._put_service(new)
+                change = self._put_service(new)
+                return change if self.outside is None else change | self._expose(new.key, new)
             case Pod():
                 return self._put_pod(new)
+            case Ingress() | Gateway() | Route():
+                return self._put_claimant(new)
             case ServiceImport():
                 return NO_CHANGE if self.imports is None else self._imported(self.imports.put_import(new), new)
             case Namespace():
                 if new.name in self._namespaces:
                     return NO_CHANGE
                 self._namespaces[new.name] = new
-                return self._namespace_change(new.name)
+                change = self._namespace_change(new.name)
+                return change if self.outside is None else change | self._namespace_outside(new.name)
 
     def delete(self, kind: Kind, key: ObjectKey) -> Change:
         """Remove an object; one that is not there changes nothing."""
@@ -112,7 +149,8 @@ class Store:
                 return NO_CHANGE if self.imports is None else self._imported(self.imports.delete_import(key), key)
             case Kind.SERVICE:
                 old = self._services.get(key.namespace, {}).pop(key.name, None)
-                return self._service_change(old, None) if old else NO_CHANGE
+                change = self._service_change(old, None) if old else NO_CHANGE
+                return change if self.outside is None else change | self._expose(key, None)
             case Kind.POD:
                 return self._delete_pod(key)
             case Kind.NAMESPACE:
@@ -120,7 +158,9 @@ class Store:
                     return NO_CHANGE
                 change = self._namespace_change(key.name)
                 del self._namespaces[key.name]
-                return change
+                return change if self.outside is None else change | self._namespace_outside(key.name)
+            case _:
+                return NO_CHANGE if self.outside is None else self._outside_change(self.outside.delete(kind, key))
 
     def keys(self, kind: Kind) -> list[ObjectKey]:
         """List the objects of one kind, shown or not."""
@@ -135,6 +175,8 @@ class Store:
                 return list(self._pods)
             case Kind.SERVICE_IMPORT:
                 return self.imports.import_keys() if self.imports is not None else []
+            case _:
+                return self.outside.keys(kind) if self.outside is not None else []
 
     def count(self, kind: Kind) -> int:
         """Count the objects of one kind, shown or not."""
@@ -210,7 +252,7 @@ class Store:
 
     def cluster_ip_owner(self, address: bytes) -> Service | None:
         """Return the shown Service with that cluster IP; of several, as manifests may have, the first."""
-        for key in self._cluster_ips.get(address, ()):
+        for key in self._addresses.services(address):
             if (service := self.service(key.namespace, key.name)) is not None:
                 return service
         return None
@@ -218,7 +260,7 @@ class Store:
     def endpoint_owners(self, address: bytes) -> list[tuple[Service, bytes]]:
         """Return each shown Service with a ready endpoint at *address*, and that endpoint's label; no duplicates."""
         owners: dict[tuple[bytes, bytes, bytes], tuple[Service, bytes]] = {}
-        for piece in self._endpoint_slices.get(address, ()):
+        for piece in self._addresses.slices(address):
             service = self.service(piece.namespace, piece.service)
             if service is None or service.external_name is not None:
                 continue
@@ -229,15 +271,11 @@ class Store:
 
     def addresses(self) -> Iterator[bytes]:
         """Yield every address that may have a reverse name, IPv4 first, in order."""
-        known = self._sorted_addresses()
-        yield from known[4]
-        yield from known[16]
+        return self._addresses.all()
 
     def addresses_from(self, low: bytes) -> Iterator[bytes]:
         """Yield the addresses of *low*'s family that are not below it, in order."""
-        some = self._sorted_addresses()[len(low)]
-        for at in range(bisect_left(some, low), len(some)):
-            yield some[at]
+        return self._addresses.at_least(low)
 
     def pod_has_address(self, namespace: bytes, address: bytes) -> bool:
         """Tell whether a pod of that exposed namespace has the address."""
@@ -265,12 +303,9 @@ class Store:
         old_ips = set(old.cluster_ips if old else ())
         new_ips = set(new.cluster_ips if new else ())
         for address in old_ips - new_ips:
-            self._unindex_cluster_ip(address, service.key)
+            self._addresses.remove_service(address, service.key)
         for address in new_ips - old_ips:
-            self._cluster_ips[address] = tuple(
-                sorted({*self._cluster_ips.get(address, ()), service.key}, key=lambda key: (key.namespace, key.name))
-            )
-            self._note_address(address)
+            self._addresses.add_service(address, service.key)
         if service.namespace not in self._namespaces:
             return NO_CHANGE
         forward = service_names(service, [*(old.ports if old else ()), *(new.ports if new else ())])
@@ -282,14 +317,6 @@ class Store:
                 forward.update(endpoint_name(service, endpoint) for endpoint in piece.endpoints)
                 addresses.update(endpoint.address for endpoint in piece.endpoints)
         return Change(frozenset(forward), frozenset(addresses))
-
-    def _unindex_cluster_ip(self, address: bytes, key: ObjectKey) -> None:
-        left = tuple(other for other in self._cluster_ips[address] if other != key)
-        if left:
-            self._cluster_ips[address] = left
-        else:
-            del self._cluster_ips[address]
-            self._drop_address(address)
 
     # -- slices ---------------------------------------------------------------------------------------------------
 
@@ -303,7 +330,7 @@ class Store:
         before = self._is_empty(new.namespace, new.service)
         self._slice_by_key[key] = new
         self._slices.setdefault(new.namespace, {}).setdefault(new.service, {})[new.name] = new
-        self._index_slice(old, new)
+        self._index_slice(key, old, new)
         return self._slice_change(old, new, was_empty=before)
 
     def _delete_slice(self, key: ObjectKey) -> Change:
@@ -318,35 +345,12 @@ class Store:
             del services[old.service]
             if not services:
                 del self._slices[old.namespace]
-        self._index_slice(old, None)
+        self._index_slice(key, old, None)
         return self._slice_change(old, None, was_empty=before)
 
-    def _index_slice(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
-        piece = new or old
-        assert piece is not None  # one of them always is; callers are above
-        self._labels.pop(piece.key, None)
-        index = self._endpoint_slices
-        alone = (new,) if new is not None else ()  # one tuple, shared by all addresses of the slice
-        kept = {endpoint.address for endpoint in new.endpoints} if new is not None else set()
-        for endpoint in old.endpoints if old is not None else ():
-            address = endpoint.address
-            if address in kept or (holders := index.get(address)) is None:
-                continue
-            left = tuple(other for other in holders if other is not old)
-            if left:
-                index[address] = left
-            else:
-                del index[address]
-                self._drop_address(address)
-        for address in kept:
-            holders = index.get(address)
-            if holders is None:
-                index[address] = alone
-                self._note_address(address)
-            elif len(holders) == 1 and holders[0] is old:
-                index[address] = alone
-            else:
-                index[address] = (*(other for other in holders if other is not old), *alone)
+    def _index_slice(self, key: ObjectKey, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
+        self._labels.pop(key, None)
+        self._addresses.replace_slice(old, new)
 
     def _slice_change(self, old: EndpointSlice | None, new: EndpointSlice | None, *, was_empty: bool) -> Change:
         piece = new or old
@@ -393,6 +397,54 @@ class Store:
 
     def _delete_imported_slice(self, key: ObjectKey) -> Change:
         return NO_CHANGE if self.imports is None else self._imported(self.imports.delete_slice(key), key)
+
+    # -- names for the outside world ------------------------------------------------------------------------------
+
+    def _outside_change(self, keys: set[bytes]) -> Change:
+        return Change(outside=frozenset(keys)) if keys else NO_CHANGE
+
+    def _put_claimant(self, new: Claimant) -> Change:
+        kinds = {Ingress: Kind.INGRESS, Gateway: Kind.GATEWAY}
+        kind = new.kind if isinstance(new, Route) else kinds[type(new)]
+        return NO_CHANGE if self.outside is None else self._outside_change(self.outside.put(kind, new))
+
+    def _expose(self, key: ObjectKey, new: Service | None) -> Change:
+        """Follow a Service that is, was, or becomes reached from outside."""
+        outside = self.outside
+        assert outside is not None  # callers have looked
+        if isinstance(new, ExposedService):
+            return self._reverse_change(key, lambda: outside.put(Kind.SERVICE, new))
+        return self._reverse_change(key, lambda: outside.delete(Kind.SERVICE, key))
+
+    def _reverse_change(self, key: ObjectKey, event: Callable[[], set[bytes]]) -> Change:
+        outside = self.outside
+        assert outside is not None  # callers have looked
+        before = outside.addresses_of(key)
+        keys = event()
+        if not keys:
+            return NO_CHANGE
+        after = outside.addresses_of(key)
+        return self._outside_and_reverse(before, after, keys)
+
+    def _namespace_outside(self, name: bytes) -> Change:
+        outside = self.outside
+        assert outside is not None  # callers have looked
+        before = frozenset(outside.addresses())
+        keys = outside.namespace_changed(name)
+        return self._outside_and_reverse(before, frozenset(outside.addresses()), keys)
+
+    def _outside_and_reverse(self, before: frozenset[bytes], after: frozenset[bytes], keys: set[bytes]) -> Change:
+        for address in after - before:
+            self._addresses.note(address)
+        for address in before - after:
+            self._addresses.drop(address)
+        return Change(addresses=before ^ after, outside=frozenset(keys))
+
+    def _outside_addresses(self) -> tuple[Callable[[], Iterable[bytes]], Callable[[bytes], bool]]:
+        outside = self.outside
+        if outside is None:
+            return tuple, lambda address: False
+        return outside.addresses, lambda address: bool(outside.owners(address))
 
     # -- pods and namespaces --------------------------------------------------------------------------------------
 
@@ -441,26 +493,6 @@ class Store:
         if self.imports is not None:
             imported = self.imports.names_in(name) | {label_octets((name, b"svc"))}
         return Change(frozenset(forward), frozenset(addresses), imported)
-
-    # -- the order of addresses, kept only once someone asks for it ------------------------------------------------
-
-    def _sorted_addresses(self) -> dict[int, list[bytes]]:
-        if self._sorted is None:
-            known = sorted({*self._cluster_ips, *self._endpoint_slices})
-            self._sorted = {size: [address for address in known if len(address) == size] for size in (4, 16)}
-        return self._sorted
-
-    def _note_address(self, address: bytes) -> None:
-        if self._sorted is not None:
-            some = self._sorted[len(address)]
-            at = bisect_left(some, address)
-            if at == len(some) or some[at] != address:
-                insort(some, address)
-
-    def _drop_address(self, address: bytes) -> None:
-        if self._sorted is not None and address not in self._cluster_ips and address not in self._endpoint_slices:
-            some = self._sorted[len(address)]
-            del some[bisect_left(some, address)]
 
 
 _NO_SLICES: Mapping[bytes, EndpointSlice] = MappingProxyType({})

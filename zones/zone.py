@@ -124,11 +124,11 @@ def reads_of(qname: Name, labels: tuple[bytes, ...], *, own: int) -> tuple[bytes
     """Return what an outcome below a Service depends on beside its own name; *labels* are those left of the zone, of
     which the last *own* are the Service's.
 
-    CoreDNS takes ports without their underscores too. Such a spelling is no owner name that a change would list;
-    the Service's own name is listed by every change that can matter to it.
+    CoreDNS takes ports without their underscores too. Such a spelling is no owner name that a change would list, and
+    neither is a zonal name; the Service's own name is listed by every change that can matter to them.
     """
     left = labels[:-own]
-    if not left or all(label[:1] == b"_" for label in left):
+    if not left or (all(label[:1] == b"_" for label in left) and left[-1] != b"_zone"):
         return ()
     return (qname.key[sum(map(len, left)) + len(left) :],)
 

@@ -10,9 +10,10 @@ import trio
 from kdns.control.client import ApiServer
 from kdns.control.reflector import Pace, Reflector, Resource
 from kdns.control.sink import Sink
-from zones.decode import API_VERSIONS, Decoder
+from zones.decode import Decoder
 from zones.objects import Kind
 from zones.selectors import Scope
+from zones.shapes import API_VERSIONS
 
 RUNNING_PODS = "status.phase!=Succeeded,status.phase!=Failed,status.phase!=Unknown"
 

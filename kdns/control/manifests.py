@@ -23,20 +23,11 @@ import yaml
 
 from kdns.control.sink import Sink
 from kdns.errors import Problem
-from zones.decode import (
-    API_VERSIONS,
-    convert_json,
-    decode_json,
-    Decoder,
-    Head,
-    HeadMeta,
-    key_of,
-    NOT_JSON,
-    SERVICE_NAME_LABEL,
-)
+from zones.decode import convert_json, decode_json, Decoder, key_of, NOT_JSON, SERVICE_NAME_LABEL
 from zones.errors import BadObject
 from zones.objects import Kind, Namespace, Object, ObjectKey, Service
 from zones.selectors import Scope
+from zones.shapes import API_VERSIONS, Head, HeadMeta
 
 log = logging.getLogger(__name__)
 

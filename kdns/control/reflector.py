@@ -34,9 +34,10 @@ import trio
 from kdns.control.client import ApiServer, Silence, StatusJson, Stream
 from kdns.control.sink import Sink
 from kdns.errors import ClusterError, ClusterUnavailable, ResourceExpired
-from zones.decode import decode_json, Decoder, Head, key_of, Meta, NOT_JSON
+from zones.decode import decode_json, Decoder, key_of, NOT_JSON
 from zones.errors import BadObject
 from zones.objects import EndpointSlice, Kind, Object, ObjectKey
+from zones.shapes import Head, Meta
 
 log = logging.getLogger(__name__)
 

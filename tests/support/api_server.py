@@ -38,6 +38,11 @@ PATHS = {
 CUSTOM = {
     "/apis/multicluster.x-k8s.io/v1beta1/serviceimports": ("multicluster.x-k8s.io/v1beta1", "ServiceImport"),
     "/apis/multicluster.x-k8s.io/v1alpha1/serviceimports": ("multicluster.x-k8s.io/v1alpha1", "ServiceImport"),
+    "/apis/networking.k8s.io/v1/ingresses": ("networking.k8s.io/v1", "Ingress"),
+    "/apis/gateway.networking.k8s.io/v1/gateways": ("gateway.networking.k8s.io/v1", "Gateway"),
+    "/apis/gateway.networking.k8s.io/v1/httproutes": ("gateway.networking.k8s.io/v1", "HTTPRoute"),
+    "/apis/gateway.networking.k8s.io/v1/grpcroutes": ("gateway.networking.k8s.io/v1", "GRPCRoute"),
+    "/apis/gateway.networking.k8s.io/v1alpha2/tlsroutes": ("gateway.networking.k8s.io/v1alpha2", "TLSRoute"),
 }
 """APIs that a cluster may lack. Versions of one kind are views of the same objects."""
 ALL = PATHS | CUSTOM

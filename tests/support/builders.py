@@ -8,12 +8,16 @@ from zones.names import Name
 from zones.objects import (
     Endpoint,
     EndpointSlice,
+    ExposedService,
+    Gateway,
     ImportedSlice,
+    Ingress,
     Kind,
     Namespace,
     Object,
     Pod,
     Port,
+    Route,
     Service,
     ServiceImport,
     ZonedEndpoint,
@@ -27,7 +31,14 @@ KIND_OF: dict[type, Kind] = {
     Pod: Kind.POD,
     ImportedSlice: Kind.ENDPOINT_SLICE,
     ServiceImport: Kind.SERVICE_IMPORT,
+    ExposedService: Kind.SERVICE,
+    Ingress: Kind.INGRESS,
+    Gateway: Kind.GATEWAY,
 }
+
+
+def kind_of(thing: Object) -> Kind:
+    return thing.kind if isinstance(thing, Route) else KIND_OF[type(thing)]
 
 
 def namespace(name: str = "default") -> Namespace:

@@ -18,6 +18,7 @@ from kdns.proto.message import read_message
 from kdns.proto.query import Transport
 from kdns.proto.text import record_to_text
 from zones.cluster import ClusterZone
+from zones.external import ExternalZone
 from zones.imports import Imports
 from zones.multicluster import MulticlusterZone
 from zones.names import Name
@@ -49,6 +50,7 @@ class Setup:
     forwards: bool = False
     ttl: int = 5
     clusterset: Sequence[str] = ()
+    external: Sequence[str] = ()
     zonal: bool = False
 
 
@@ -57,7 +59,8 @@ class Cluster:
 
     def __init__(self, setup: Setup) -> None:
         imports = Imports(ignore_empty=setup.ignore_empty_service) if setup.clusterset else None
-        self.store = Store(ignore_empty_service=setup.ignore_empty_service, imports=imports)
+        external = tuple(map(Name.from_text, setup.external))
+        self.store = Store(ignore_empty_service=setup.ignore_empty_service, imports=imports, external_zones=external)
         self.serial = Serial(SERIAL)
         timers = Timers(ttl=setup.ttl)
         own = tuple(map(address_from_text, setup.own_addresses))
@@ -82,7 +85,12 @@ class Cluster:
             for text in setup.clusterset
             if imports is not None
         ]
-        self.zones: list[Zone] = [*self.cluster_zones, *self.reverse_zones, *self.clustersets]
+        self.externals = [
+            ExternalZone(origin, self.store, outside, serial=self.serial, timers=timers, own_addresses=own)
+            for origin in external
+            if (outside := self.store.outside) is not None
+        ]
+        self.zones: list[Zone] = [*self.cluster_zones, *self.reverse_zones, *self.clustersets, *self.externals]
         self.authority = Authority(
             ZoneSet(self.zones), forwards=setup.forwards, reverse=frozenset(zone.origin for zone in self.reverse_zones)
         )

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.system
 
 WEB = "web.default.svc.clusterset.local."
 DB = "db.default.svc.clusterset.local."
-V1BETA1, V1ALPHA1 = CUSTOM
+V1BETA1, V1ALPHA1 = list(CUSTOM)[:2]
 FLAG = "--clusterset-zone=clusterset.local"
 
 

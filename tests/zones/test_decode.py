@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from zones.decode import decode_json, Decoder, Head, key_of
+from zones.decode import decode_json, Decoder, key_of
 from zones.errors import BadObject
 from zones.objects import (
     address_from_dashed,
@@ -25,6 +25,7 @@ from zones.objects import (
 )
 from zones.records import address_from_text, address_to_text
 from zones.selectors import Scope, Selector
+from zones.shapes import Head
 
 RECORDINGS = Path(__file__).parent.parent / "recordings"
 

@@ -9,23 +9,31 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule, RuleBasedStateMachine
 
 from kdns.answer.authority import ZoneSet
-from tests.support.builders import endpoints, KIND_OF, namespace, objects, ready, service, unready
+from tests.support.builders import endpoints, kind_of, namespace, objects, ready, service, unready
 from zones.cluster import ClusterZone
+from zones.external import ExternalZone
 from zones.imports import Imports
 from zones.multicluster import MulticlusterZone
 from zones.names import Name
 from zones.objects import (
     Endpoint,
     EndpointSlice,
+    ExposedService,
+    Gateway,
     ImportedSlice,
+    Ingress,
     Kind,
+    Listener,
     Namespace,
     Object,
     ObjectKey,
+    Parent,
     Pod,
     Port,
+    Route,
     Service,
     ServiceImport,
+    Targets,
     ZonedEndpoint,
 )
 from zones.pods import PodMode
@@ -36,6 +44,7 @@ from zones.zone import Found, Outcome, Serial
 
 ORIGIN = Name.from_text("cluster.local.")
 CLUSTERSET = Name.from_text("clusterset.local.")
+EXTERNAL = (Name.from_text("ext."), Name.from_text("sub.ext."))
 TYPES = (A, AAAA, SRV, PTR, 5, 15, ANY)
 
 names = st.sampled_from([b"web", b"db"])
@@ -96,10 +105,66 @@ imported_slices = st.builds(
     st.sampled_from([(b"c1",), (b"c2", b"reg"), (b"tcp",)]),
 )
 pods = st.builds(Pod, namespaces, st.sampled_from([b"p1", b"p2"]), st.lists(ipv4, max_size=2, unique=True).map(tuple))
-things = st.one_of(
-    st.builds(Namespace, namespaces), services, slices, slices, zoned_slices, pods, imports, imported_slices
+targets = st.builds(
+    Targets,
+    st.lists(ipv4, max_size=1).map(tuple),
+    st.lists(st.just(Name.from_text("lb.example.")), max_size=1).map(tuple),
 )
-events = st.one_of(things, things, things.map(lambda thing: (KIND_OF[type(thing)], thing.key)))
+created = st.sampled_from(["", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"])
+exposed = st.builds(
+    ExposedService,
+    namespaces,
+    names,
+    cluster_ips=st.lists(ipv4, max_size=1).map(tuple),
+    ports=ports,
+    outside=targets.filter(bool),
+    created=created,
+)
+claimed = st.sampled_from(
+    [
+        Name.from_text(text)
+        for text in ("a.ext.", "b.a.ext.", "*.a.ext.", "*.ext.", "web.shop.ext.", "x.sub.ext.", "*.sub.ext.", "no.")
+    ]
+)
+some_claimed = st.lists(claimed, max_size=2, unique=True).map(tuple)
+ingresses = st.builds(Ingress, namespaces, names, created, some_claimed, targets)
+gateways = st.builds(
+    Gateway,
+    namespaces,
+    names,
+    created,
+    st.lists(st.builds(Listener, st.sampled_from([b"l1", b"l2"]), st.none() | claimed, st.just(80)), max_size=2).map(
+        tuple
+    ),
+    targets,
+)
+parents = st.builds(
+    Parent, st.builds(ObjectKey, namespaces, names), st.sampled_from([b"", b"l1"]), st.sampled_from([0, 80, 81])
+)
+routes = st.builds(
+    Route,
+    st.sampled_from([Kind.HTTP_ROUTE, Kind.GRPC_ROUTE]),
+    namespaces,
+    names,
+    created,
+    some_claimed,
+    st.lists(parents, max_size=2).map(tuple),
+)
+things = st.one_of(
+    st.builds(Namespace, namespaces),
+    services,
+    slices,
+    slices,
+    zoned_slices,
+    pods,
+    imports,
+    imported_slices,
+    exposed,
+    ingresses,
+    gateways,
+    routes,
+)
+events = st.one_of(things, things, things.map(lambda thing: (kind_of(thing), thing.key)))
 Event = Object | tuple[Kind, ObjectKey]
 
 
@@ -108,13 +173,16 @@ class View:
 
     def __init__(self, *, ignore_empty_service: bool, pods: PodMode = PodMode.VERIFIED) -> None:
         imports = Imports(ignore_empty=ignore_empty_service)
-        self.store = Store(ignore_empty_service=ignore_empty_service, imports=imports)
+        self.store = Store(ignore_empty_service=ignore_empty_service, imports=imports, external_zones=EXTERNAL)
+        outside = self.store.outside
+        assert outside is not None
         zone = ClusterZone(ORIGIN, self.store, serial=Serial(1), pods=pods, is_zonal=True)
         self.zones = ZoneSet(
             [
                 zone,
                 *(ReverseZone(origin, self.store, apex=zone.apex, ttl=5) for origin in (IN_ADDR_ARPA, IP6_ARPA)),
                 MulticlusterZone(CLUSTERSET, self.store, imports, serial=Serial(1)),
+                *(ExternalZone(origin, self.store, outside, serial=Serial(1)) for origin in EXTERNAL),
             ]
         )
 
@@ -160,6 +228,16 @@ def every_name() -> Iterable[Name]:
     ]
     odd = [[b"http", b"tcp"], [b"_http", b"tcp"], [b"dns", b"_udp"]]  # as CoreDNS takes them too
     pairs = odd + [[b"_" + port, b"_" + proto] for port in (b"http", b"dns", b"no") for proto in (b"tcp", b"udp")]
+    for origin in EXTERNAL:
+        yield from (
+            origin.prefixed(*labels) for labels in ([b"a"], [b"b", b"a"], [b"c", b"a"], [b"d", b"c", b"a"], [b"*"])
+        )
+        yield from (
+            origin.prefixed(*labels) for labels in ([b"x"], [b"default"], [b"shop"], [b"no"], [b"dns"], [b"y", b"no"])
+        )
+        for svc in (b"web", b"db"):
+            base = origin.prefixed(svc, b"shop")
+            yield from (base, base.prefixed(b"_tcp"), base.prefixed(b"_http", b"_tcp"), base.prefixed(b"z"))
     zonal = [[b"pin", b"_zone"], *([z, how, b"_zone"] for z in (b"z1", b"no") for how in (b"pin", b"prefer", b"x"))]
     clusters = ([b"c1"], [b"c2", b"reg"], [b"tcp"])
     remote = [[label, *cluster] for label in (b"h0", b"10-0-0-1", b"10-0-0-2", b"http") for cluster in clusters]
@@ -196,6 +274,7 @@ def keys_of(change: Change) -> set[bytes]:
         {relative + ORIGIN.key for relative in change.forward}
         | set(map(reverse_key, change.addresses))
         | {relative + CLUSTERSET.key for relative in change.imported}
+        | change.outside
     )
 
 
@@ -224,7 +303,7 @@ def test_the_order_of_events_does_not_count(some: list[Event], random: object, i
         if isinstance(event, tuple):
             final.pop(event, None)
         else:
-            final[KIND_OF[type(event)], event.key] = event
+            final[kind_of(event), event.key] = event
     left = list(final.values())
     random.shuffle(left)  # type: ignore[attr-defined]
     fresh = View(ignore_empty_service=ignore_empty)
@@ -261,7 +340,7 @@ def test_the_walk_is_what_lookups_find(some: list[Object]) -> None:
         seen = {(rrset.owner, rrset.rtype) for rrset in rrsets}
         assert len(seen) == len(rrsets)
         for rrset in rrsets:
-            outcome = zone.lookup(rrset.owner, rrset.rtype)
+            outcome = view.lookup(rrset.owner, rrset.rtype)  # a delegation: of the zone that begins there
             assert set(outcome.rrset.rdatas) == set(rrset.rdatas)  # type: ignore[union-attr]
         for name in EVERY:
             for rrtype in (A, AAAA, SRV, PTR):
@@ -276,7 +355,7 @@ class SortedAddresses(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.store = Store()
+        self.store = Store(external_zones=EXTERNAL)
 
     @rule(event=events)
     def apply(self, event: Event) -> None:
@@ -288,7 +367,7 @@ class SortedAddresses(RuleBasedStateMachine):
     @invariant()
     def is_in_order(self) -> None:
         kept = list(self.store.addresses())
-        self.store._sorted = None
+        self.store._addresses._sorted = None
         assert kept == list(self.store.addresses())
 
 
