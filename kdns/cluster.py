@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -23,6 +24,7 @@ from kdns.control.sink import Sink
 from kdns.errors import ConfigError
 from kdns.net.addresses import own_addresses
 from kdns.proto.tlds import is_public_tld
+from kdns.static import StaticSource
 from zones.cluster import ClusterZone
 from zones.decode import Decoder
 from zones.explicit import ExplicitZone
@@ -33,12 +35,18 @@ from zones.names import Name
 from zones.objects import Kind
 from zones.outside import Claim
 from zones.pods import PodMode
+from zones.records import CNAME, RRset
 from zones.reverse import reverse_key, ReverseZone
+from zones.rewrite import Rewrites
 from zones.selectors import Scope
+from zones.static import conflicts_with, Overlaid, Overlay, StaticRecords
 from zones.store import Change, Store
-from zones.zone import Serial, Timers, Zone
+from zones.zone import Alias, Outcome, Serial, Timers, Zone
 
 log = logging.getLogger(__name__)
+
+MAX_TOLD: Final = 1000
+"""Records of the cluster that static ones hide and that are told of."""
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -52,7 +60,12 @@ class Group(msgspec.Struct, frozen=True):
 class Zones:
     """Every zone of *config* over *store*; *own* are this server's addresses."""
 
-    def __init__(self, config: Config, store: Store, own: Sequence[bytes], now: float) -> None:
+    def __init__(
+        self, config: Config, store: Store, own: Sequence[bytes], now: float, overlay: Overlay | None = None
+    ) -> None:
+        self._overlay = overlay
+        self._rewrites = Rewrites(config.rewrites) if config.rewrites else None
+        self._origins = (*config.zones, *config.reverse, *config.clusterset_zones, *config.external_zones)
         timers = Timers(ttl=config.ttl)
         serial = Serial(now)
         self.clusters = [
@@ -69,8 +82,9 @@ class Zones:
         ]
         apex = self.clusters[0].apex
         self.reverse = [ReverseZone(origin, store, apex=apex, ttl=config.ttl) for origin in config.reverse]
-        explicit = [ExplicitZone(zone, store, ttl=config.ttl) for zone in self.clusters]
-        self.cluster_group = Group((*self.clusters, *self.reverse, *explicit), serial, _cluster_kinds(config))
+        explicit = [self._explicit(zone, store, config.ttl) for zone in self.clusters]
+        zones: list[Zone] = [*self.clusters, *self.reverse, *explicit]
+        self.cluster_group = Group(self._laid_over(zones), serial, _cluster_kinds(config))
         self.clustersets: list[MulticlusterZone] = []
         self.groups = [self.cluster_group]
         if store.imports is not None:
@@ -79,9 +93,9 @@ class Zones:
                 MulticlusterZone(origin, store, store.imports, serial=serial, timers=timers, own_addresses=own)
                 for origin in config.clusterset_zones
             ]
-            explicit = [ExplicitZone(zone, store, ttl=config.ttl) for zone in self.clustersets]
+            explicit = [self._explicit(zone, store, config.ttl) for zone in self.clustersets]
             kinds = frozenset((Kind.NAMESPACE, Kind.SERVICE_IMPORT, Kind.ENDPOINT_SLICE))
-            self.clusterset_group = Group((*self.clustersets, *explicit), serial, kinds)
+            self.clusterset_group = Group(self._laid_over((*self.clustersets, *explicit)), serial, kinds)
             self.groups.append(self.clusterset_group)
 
         self.externals: list[ExternalZone] = []
@@ -91,8 +105,24 @@ class Zones:
                 ExternalZone(origin, store, store.outside, serial=serial, timers=timers, own_addresses=own)
                 for origin in config.external_zones
             ]
-            self.external_group = Group(tuple(self.externals), serial, _EXTERNAL_KINDS)
+            self.external_group = Group(self._laid_over(self.externals), serial, _EXTERNAL_KINDS)
             self.groups.append(self.external_group)
+
+    def _laid_over(self, zones: Iterable[Zone]) -> tuple[Zone, ...]:
+        """Return *zones* under the static records, if there can be any."""
+        if self._overlay is None:
+            return tuple(zones)
+        return tuple(Overlaid(zone, self._overlay, self._below(zone.origin)) for zone in zones)
+
+    def _below(self, origin: Name) -> list[Name]:
+        return [other for other in self._origins if other != origin and other.is_under(origin)]
+
+    def _explicit(self, zone: ClusterZone | MulticlusterZone, store: Store, ttl: int) -> ExplicitZone:
+        (laid_over,) = self._laid_over((zone,))
+        lookup = laid_over.lookup
+        if self._rewrites is not None:
+            lookup = partial(_rewriting, self._rewrites, lookup, zone.origin)
+        return ExplicitZone(zone, store, ttl=ttl, lookup=lookup)
 
     @property
     def all(self) -> list[Zone]:
@@ -120,6 +150,18 @@ class Zones:
             self.clusterset_group.serial.changed()
         if change.outside:
             self.external_group.serial.changed()
+
+
+def _rewriting(
+    rewrites: Rewrites, lookup: Callable[[Name, int], Outcome], origin: Name, qname: Name, qtype: int
+) -> Outcome:
+    """Look a step of a search path up under the name that it is rewritten to; one elsewhere is an alias."""
+    target = rewrites.of(qname)
+    if target is None:
+        return lookup(qname, qtype)
+    if target.is_under(origin):
+        return lookup(target, qtype)
+    return Alias(RRset(qname, CNAME, 0, (target.wire,)), target)
 
 
 _EXTERNAL_KINDS: Final = frozenset(
@@ -153,11 +195,19 @@ class Cluster:
         self.store = Store(
             ignore_empty_service=config.ignore_empty_service, imports=imports, external_zones=config.external_zones
         )
-        self.zones = Zones(config, self.store, own_addresses(config.listen), time.time())
+        self.overlay = Overlay() if config.records or config.hosts else None
+        self.zones = Zones(config, self.store, own_addresses(config.listen), time.time(), self.overlay)
         forwards = bool(config.upstreams)
-        self.authority = Authority(ZoneSet(self.zones.all), forwards=forwards, reverse=frozenset(config.reverse))
+        self.authority = Authority(
+            ZoneSet(self.zones.all),
+            forwards=forwards,
+            reverse=frozenset(config.reverse),
+            overlay=self.overlay,
+            rewrites=Rewrites(config.rewrites) if config.rewrites else None,
+        )
         self.responder = Responder(self.authority, forwards=forwards)
         self._told: set[bytes] = set()
+        self._told_hidden: set[str] = set()
         self._told_conflicts: dict[bytes, tuple[Claim, ...]] = {}
         self.synced = trio.Event()
         self.sink = Sink(
@@ -168,9 +218,12 @@ class Cluster:
             on_synced=self._synced,
         )
         self.source = self._make_source(metrics, pace)
+        self.static = StaticSource(config.records, config.hosts, ttl=config.ttl, on_change=self._static_changed)
 
     def load(self) -> None:
-        """Read what lies on this machine: manifests, or the credentials for an API server. Raises ConfigError."""
+        """Read what lies on this machine: hosts files and manifests. Raises ConfigError."""
+        if self.overlay is not None:
+            self.static.load()
         if isinstance(self.source, ManifestSource):
             self.source.load()
             problems = [problem for some in self.source.problems.values() for problem in some]
@@ -219,7 +272,34 @@ class Cluster:
 
     def _changed(self, change: Change) -> None:
         self.zones.note(change)
-        self.responder.forget(self.zones.owners_of(change))
+        if self.overlay is None:
+            self.responder.forget(self.zones.owners_of(change))
+            return
+        owners = list(self.zones.owners_of(change))
+        self.responder.forget(owners)
+        if self.sink.is_synced:
+            self._tell_hidden(Name.trusted(key) for key in owners if self.overlay.records.at(key) is not None)
+
+    def _static_changed(self, records: StaticRecords) -> None:
+        assert self.overlay is not None  # without static records nobody reads any
+        self.overlay.records = records
+        self.responder.clear()
+        for group in self.zones.groups:
+            group.serial.changed()
+        if self.sink.is_synced:
+            self._tell_hidden(records.owners())
+
+    def _tell_hidden(self, owners: Iterable[Name]) -> None:
+        """Tell of records of the cluster that static ones hide, each once."""
+        assert self.overlay is not None  # callers have looked
+        for owner in owners:
+            zone = self.authority.zones.closest(owner)
+            if not isinstance(zone, Overlaid):
+                continue
+            for conflict in conflicts_with(self.overlay.records, zone.zone, owner, "the cluster's"):
+                if str(conflict) not in self._told_hidden and len(self._told_hidden) < MAX_TOLD:
+                    self._told_hidden.add(str(conflict))
+                    log.warning("static records: %s", conflict)
 
     def _completed(self, _: Kind) -> None:
         missing = self.sink.missing()
@@ -232,6 +312,8 @@ class Cluster:
                 group.serial.changed()
 
     def _synced(self) -> None:
+        if self.overlay is not None:
+            self._tell_hidden(self.overlay.records.owners())
         # What is known now stays for long: the collector need not walk it again and again.
         gc.collect()
         gc.freeze()

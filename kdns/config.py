@@ -28,6 +28,8 @@ from kdns.options import (
     read_options,
     seconds,
     SERVING,
+    STATIC_OPTIONS,
+    static_records,
     switch,
     text,
     upstream,
@@ -36,7 +38,9 @@ from kdns.options import (
 from kdns.upstream.servers import Server
 from zones.names import Name
 from zones.pods import PodMode
+from zones.records import CNAME, RRset
 from zones.reverse import IN_ADDR_ARPA, IP6_ARPA, reverse_zones_from_text
+from zones.rewrite import Rule
 from zones.selectors import Selector
 
 MAX_TTL_SECONDS: Final = 3600
@@ -70,6 +74,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     namespaces: frozenset[str] | None
     namespace_labels: Selector
     labels: Selector
+    hosts: tuple[Path, ...]
+    records: tuple[RRset, ...]
+    rewrites: tuple[Rule, ...]
     upstreams: tuple[Server | Path, ...]
     lameduck: float
     log_queries: bool
@@ -214,6 +221,7 @@ OPTIONS: Final[Sequence[Option]] = (
         "a label selector such as app!=test",
         lambda value: Selector.from_text(text(value)),
     ),
+    *STATIC_OPTIONS,
     *LOG_OPTIONS,
 )
 
@@ -227,6 +235,7 @@ def load(flags: Mapping[str, Any], file: Path | None, *, needs_source: bool = Tr
     values, written, problems = given.values, given.written, given.problems
     needs_source = needs_source and (file is None or given.has_file)  # an unreadable file may well have named one
     _check_together(values, written, problems, needs_source=needs_source)
+    records = static_records(values, written, problems, ttl=values["ttl"])
     if problems:
         raise ConfigError(problems)
     reverse = [name for some in values["reverse"] for name in some] or [IN_ADDR_ARPA, IP6_ARPA]
@@ -251,6 +260,9 @@ def load(flags: Mapping[str, Any], file: Path | None, *, needs_source: bool = Tr
         namespaces=frozenset(values["namespace"]) or None,
         namespace_labels=values["namespace-labels"] or Selector(),
         labels=values["labels"] or Selector(),
+        hosts=tuple(dict.fromkeys(values["hosts"])),
+        records=records,
+        rewrites=tuple(values["rewrite"]),
         upstreams=tuple(values["upstream"]),
         lameduck=values["lameduck"],
         log_queries=values["log-queries"],
@@ -284,6 +296,13 @@ def _check_together(
         Problem(written[name][0], "--endpoints none besides", "one of the two: it needs endpoints")
         for name in ("zonal", "clusterset-zone")
         if name in written and values["endpoints"] is EndpointMode.NONE
+    )
+    problems.extend(
+        Problem(written["record"][0], f"a CNAME at {rrset.owner}, the apex of a zone", "a CNAME below it")
+        for rrset in values["record"]
+        if rrset is not None
+        and rrset.rtype == CNAME
+        and any(rrset.owner == origin for name in _ZONES for origin in values[name])
     )
     origins = [(name, origin) for name in _ZONES for origin in dict.fromkeys(values[name]) if origin is not None]
     for at, (name, origin) in enumerate(origins):

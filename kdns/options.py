@@ -19,14 +19,18 @@ import msgspec
 from kdns.errors import Problem
 from kdns.net.addresses import listen_from_text
 from kdns.upstream.servers import DNS_PORT, Protocol, Server, server_from_text
-from zones.errors import BadName
+from zones.errors import BadName, BadRecord
 from zones.names import Name
+from zones.records import RRset
+from zones.rewrite import rule_from_text
+from zones.static import merged, record_from_text
 
 MAX_ZONE_OCTETS: Final = 192
 """So that a Service of any name fits in front; of longer names of endpoints those that do not fit do not exist."""
 
 SERVING: Final = "Serving"
 LOGGING: Final = "Logging"
+STATIC: Final = "Static records"
 ANSWERS: Final = "What is answered"
 
 
@@ -171,6 +175,59 @@ LOG_OPTIONS: Final = (
 )
 
 
+def static_record(value: Any) -> RRset:
+    """Read a static record; its TTL is ``NO_TTL`` where none is written."""
+    return record_from_text(text(value), NO_TTL)
+
+
+NO_TTL: Final = 2**31 - 1
+
+STATIC_OPTIONS: Final = (
+    Option(
+        "hosts",
+        "FILE",
+        "A hosts file, followed as it changes. Repeatable; of several that disagree the first counts.",
+        "a readable file",
+        readable_file,
+        is_list=True,
+        group=STATIC,
+    ),
+    Option(
+        "record",
+        "RECORD",
+        "A static record, such as 'db.corp.example 60 A 192.0.2.1': A, AAAA, CNAME, TXT, SRV or PTR. Repeatable; "
+        "records win over hosts files, and those over what the zones have.",
+        "NAME [TTL] TYPE DATA, such as db.corp.example 60 A 192.0.2.1",
+        static_record,
+        is_list=True,
+        group=STATIC,
+    ),
+    Option(
+        "rewrite",
+        "FROM=TO",
+        "Look FROM up as TO and answer under the name asked for; *.FROM=*.TO for all names below. Repeatable, the "
+        "first that matches counts.",
+        "two names such as old.example=new.example or *.old.example=*.new.example",
+        lambda value: rule_from_text(text(value)),
+        is_list=True,
+        group=STATIC,
+    ),
+)
+
+
+def static_records(
+    values: Mapping[str, Any], written: Mapping[str, tuple[str, Any]], problems: list[Problem], *, ttl: int | None
+) -> tuple[RRset, ...]:
+    """Return the records of ``--record`` as RRsets; *ttl* is that of those without one."""
+    some = [rrset for rrset in values["record"] if rrset is not None]
+    timed = [msgspec.structs.replace(r, ttl=ttl or 0) if r.ttl == NO_TTL else r for r in some]
+    try:
+        return tuple(merged(timed))
+    except BadRecord as exc:
+        problems.append(Problem(written["record"][0], str(exc), "a CNAME alone"))
+        return ()
+
+
 def listen_options(dns: Sequence[str], admin: Sequence[str], *, admin_port: int) -> tuple[Option, ...]:
     """Return the options that say where DNS and HTTP are served: there by default, HTTP at *admin_port* if none is
     written."""
@@ -284,7 +341,7 @@ def _read(option: Option, where: str, value: Any, problems: list[Problem]) -> An
     def one(item: Any, place: str) -> Any:
         try:
             return option.read(item)
-        except (ValueError, BadName) as exc:
+        except (ValueError, BadName, BadRecord) as exc:
             found = repr(item) if not str(exc) or str(exc) in repr(item) else f"{item!r} ({exc})"
             problems.append(Problem(place, found, option.expected))
             return None

@@ -18,6 +18,7 @@ from kdns.admin.logs import QueryLog
 from kdns.admin.metrics import Gauges, Metrics
 from kdns.admin.stats import QueryStats
 from kdns.admin.upstreams import UpstreamStats
+from kdns.answer.authority import STATIC
 from kdns.cluster import Cluster
 from kdns.config import Config
 from kdns.control.cluster import ApiSource
@@ -88,7 +89,8 @@ class Server:
 
     def troubles(self) -> list[str]:
         """List what is wrong with where the objects come from."""
-        return [f"{where}: {message}" for where, message in sorted(self.cluster.sink.troubles.items())]
+        troubles = [f"{where}: {message}" for where, message in sorted(self.cluster.sink.troubles.items())]
+        return troubles + self.cluster.static.troubles()
 
     def metrics_page(self) -> bytes:
         """Return the metrics page."""
@@ -121,7 +123,7 @@ class Server:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until a signal ends it, or cancelled. Sockets are bound and manifests loaded already."""
-        parts = [self.cluster.source.run, self._tick, self._tell_when_synced]
+        parts = [self.cluster.source.run, self.cluster.static.run, self._tick, self._tell_when_synced]
         if self._exchanges is not None:
             parts.insert(0, self._exchanges.run)
         await self.program.run(self, parts, task_status=task_status)
@@ -245,4 +247,9 @@ def plugin_of(label: Label) -> str:
     """Return the name that CoreDNS's metrics have for what answered."""
     if not label.zone:
         return ""
-    return "forward" if label.zone == "." else "kubernetes" if label.rcode != REFUSED else ""
+    if label.zone in _PLUGINS:
+        return _PLUGINS[label.zone]
+    return "kubernetes" if label.rcode != REFUSED else ""
+
+
+_PLUGINS: Final = {".": "forward", STATIC: "hosts"}

@@ -11,7 +11,7 @@ import click
 
 from kdns.admin import logs
 from kdns.command import Command, OptionGroups, with_options
-from kdns.errors import Problem
+from kdns.errors import ConfigError, Problem
 from kdns.options import LogFormat
 from kdns.version import VERSION
 from nodelocal import config
@@ -43,6 +43,7 @@ def serve(config_file: Path | None, **flags: Any) -> None:
 
 async def _serve(conf: config.Config) -> None:
     server = Server(conf, announce=COMMAND.announcer(conf.log_format))
+    server.load()
     server.bind()
     await server.run()
 
@@ -52,12 +53,16 @@ async def _serve(conf: config.Config) -> None:
 def check(config_file: Path | None, **flags: Any) -> None:
     """Check the configuration; print every problem. Nothing is bound and nobody is asked."""
     conf = COMMAND.load(config.load, flags, config_file)
+    logs.set_up(as_json=False)
     COMMAND.run(_check, conf)
 
 
 async def _check(conf: config.Config) -> None:
     server = Server(conf)
     server.check()
+    server.load()
+    if problems := [problem for some in server.static.problems.values() for problem in some]:
+        raise ConfigError(problems)
     click.echo("nodelocal: the configuration is good")
     for route in server.routes.all:
         then = "" if route.then is None else f", then {_servers(conf, route.then)}"

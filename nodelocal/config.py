@@ -24,6 +24,8 @@ from kdns.options import (
     readable_file,
     seconds,
     SERVING,
+    STATIC_OPTIONS,
+    static_records,
     switch,
     text,
     upstream,
@@ -33,9 +35,14 @@ from kdns.upstream.servers import Protocol, Server, server_from_text
 from nodelocal.cache import Limits
 from nodelocal.expand import Mode
 from zones.names import Name
+from zones.records import RRset
+from zones.rewrite import Rule
 
 CLUSTER_ENV: Final = "KUBE_DNS_UPSTREAM_SERVICE_HOST"
 """Where a pod finds the address of the Service kube-dns-upstream, as NodeLocal DNSCache does (CONTRACT row 16.9)."""
+
+STATIC_TTL: Final = 30
+"""The TTL of static records that have none of their own."""
 
 MIN_CACHE_OCTETS: Final = 2**20
 MAX_CACHE_OCTETS: Final = 2**36
@@ -62,6 +69,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     cluster_zones: tuple[Name, ...]
     upstreams: tuple[Server | Path, ...]
     stubs: dict[Name, tuple[Server, ...]]
+    hosts: tuple[Path, ...]
+    records: tuple[RRset, ...]
+    rewrites: tuple[Rule, ...]
     tls_ca: Path | None
     random_case: bool
     expand: Mode
@@ -283,6 +293,7 @@ OPTIONS: Final[Sequence[Option]] = (
         3600,
         group=CACHE,
     ),
+    *STATIC_OPTIONS,
     Option(
         "node",
         "NAME",
@@ -315,6 +326,7 @@ def load(flags: Mapping[str, Any], file: Path | None) -> Config:
                 problems.append(Problem(f"${CLUSTER_ENV}", f"{address!r} ({exc})", "an address"))
     stubs = _stubs(values, written, problems)
     _check_together(values, written, problems)
+    records = static_records(values, written, problems, ttl=STATIC_TTL)
     if problems:
         raise ConfigError(problems)
     return Config(
@@ -325,6 +337,9 @@ def load(flags: Mapping[str, Any], file: Path | None) -> Config:
         cluster_zones=tuple(dict.fromkeys(values["cluster-zone"])),
         upstreams=tuple(dict.fromkeys(values["upstream"])),
         stubs=stubs,
+        hosts=tuple(dict.fromkeys(values["hosts"])),
+        records=records,
+        rewrites=tuple(values["rewrite"]),
         tls_ca=values["tls-ca"],
         random_case=values["random-case"],
         expand=values["expand"],

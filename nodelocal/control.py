@@ -234,6 +234,10 @@ class Control:
         route = server.routes.of(name)
         reply: Json = {"name": name.to_text(), "type": rrtype_to_text(qtype)}
         reply["route"] = None if route is None else _route_text(route.zone, route.servers, route.then)
+        local = server.resolver.local
+        if local is not None and local.has(name):
+            target = local.rewrites.of(name)
+            reply["here"] = "a static record" if target is None else f"looked up as {target}"
         if name.is_under(MARKER) and server.config.expand is not Mode.OFF:
             reply["route"] = "the steps of the search path"
         if client is not None and server.pods is not None:

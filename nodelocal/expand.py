@@ -189,7 +189,7 @@ class Expander:
                     name, qtype, lambda found: callback(Expanded(decision, found)), do=do, cd=cd, since=since
                 )
 
-            if not decision.is_inside or question is None or not self.asks_kdns():
+            if not decision.is_inside or question is None or not self.asks_kdns(walk):
                 resolve()
                 return
 
@@ -244,8 +244,12 @@ class Expander:
             log.exception("a walk for %s", walk.question)
             walking.fail()
 
-    def asks_kdns(self) -> bool:
-        """Tell whether the server of the cluster that is asked first is kdns."""
+    def asks_kdns(self, walk: Walk) -> bool:
+        """Tell whether the steps inside the cluster are asked of kdns at once: it is asked first, and none is decided
+        here."""
+        local = self.resolver.local
+        if local is not None and any(map(local.has, walk.inside)):
+            return False
         forwarder = self.resolver.forwarders.get(CLUSTER)
         if forwarder is None or not self.resolver.peers:
             return False

@@ -6,6 +6,7 @@
 | over its client's share                     | TC over UDP (``nodelocal.fairness``)                                   |
 | not readable, or refused whatever its name  | as ``kdns.proto.refusal`` has it                                       |
 | ANY                                         | HINFO "RFC8482" (RFC 8482 section 4.2)                                 |
+| of a static record, or to be rewritten      | that (``nodelocal.local``)                                             |
 | a probe of ours that came back              | REFUSED, and its upstream is not asked any more (``nodelocal.loops``)  |
 | the first step of a search path             | what the whole path ends at (``nodelocal.expand``)                     |
 | anything else                               | the cache, then the upstreams (``nodelocal.resolver``)                 |
@@ -40,6 +41,7 @@ from nodelocal.loops import LoopGuard
 from nodelocal.resolver import Found, Link, Lookup, Resolver
 from nodelocal.route import Route
 from nodelocal.walking import Ending
+from zones.names import ROOT
 from zones.records import ANY, IN, OPT, RRset
 from zones.search import Walk
 
@@ -62,6 +64,9 @@ _FIRST_ODD_TYPE: Final = 249
 HINFO: Final = 13
 RFC8482: Final = b"\x07RFC8482\0"
 RFC8482_TTL: Final = 3600
+
+LOCAL: Final = Route(ROOT, "", text="static")
+"""What answers of this program's own are counted by."""
 
 SETTLED_SECONDS: Final = 1.0
 """Only answers that live for longer than the table itself are stored in it."""
@@ -171,7 +176,12 @@ class Handler:
             if tail is not None:
                 return self._plainly(wire, query, tail, "", client, began)
         qname = query.qname
-        route = front.resolver.routes.of(qname)
+        resolver = front.resolver
+        if resolver.local is not None and resolver.local.has(qname):
+            found = self._locally(wire, query, client, began)
+            if found is not None:
+                return found
+        route = resolver.routes.of(qname)
         if front.guard.probes and front.guard.is_probe(qname):
             route = None
         is_common = True
@@ -196,6 +206,27 @@ class Handler:
             hinfo = RRset(query.qname, HINFO, RFC8482_TTL, (RFC8482,))
             return make_response(query, rcode=NOERROR, answer=(hinfo,), ra=True)[0]
         return None
+
+    def _locally(self, wire: bytes, query: Query, client: Client, began: float) -> Later | None:
+        """Return the response to a question about a name that is decided here, None where its type is not."""
+        resolver, qname = self.resolver, query.qname
+        assert resolver.local is not None  # the caller has looked
+        if resolver.local.rewrites.of(qname) is None and resolver.local.find(qname, query.qtype, 0.0) is None:
+            return None
+        sender = self._sender(client)
+        do = query.edns is not None and query.edns.do
+
+        def wait(deliver: Deliver) -> None:
+            def take(found: Found) -> None:
+                try:
+                    tail = self.answer(wire, query, LOCAL, found, resolver.now(), sender, began, is_common=True)
+                except Exception:  # noqa: BLE001 - told and counted there
+                    tail = self.broken(wire, sender, began)
+                deliver(tail)
+
+            resolver.resolve(qname, query.qtype, take, do=do, cd=query.checking_disabled)
+
+        return wait
 
     # -- as asked ---------------------------------------------------------------------------------------------------
 
@@ -458,4 +489,6 @@ def _nobody() -> tuple[str, int]:
 
 def plugin_of(label: Label) -> str:
     """Return the name that CoreDNS's metrics have for what answered."""
+    if label.zone == LOCAL.text:
+        return "hosts"
     return "forward" if label.zone and label.rcode != REFUSED else ""

@@ -9,6 +9,8 @@
 | a failure                             | there is no answer, and nobody is asked                                    |
 | nothing                               | the upstreams are asked                                                    |
 
+Before the cache come static records, and names that are looked up as others (``nodelocal.local``).
+
 An answer that goes on at a name of another route is followed there, ``MAX_LINKS`` times at most.
 """
 
@@ -26,10 +28,12 @@ from kdns.upstream.question import Question
 from kdns.upstream.servers import Server
 from kdns.upstream.timers import Timers
 from nodelocal.cache import Cache, key_of, RECHECK_SECONDS
-from nodelocal.entry import Entry, FAILURE
+from nodelocal.entry import Entry, FAILURE, seal
+from nodelocal.local import Local
 from nodelocal.reply import read_addresses, read_reply
 from nodelocal.route import Route, Routes
 from zones.names import Name
+from zones.records import RRset, SOA
 
 STALE_SECONDS: Final = 1.8
 """RFC 8767 section 5: the client response timer."""
@@ -94,6 +98,8 @@ class Resolver:
         self.timers = timers
         self.now = timers.now
         self.counts = Counts()
+        self.local: Local | None = None
+        """Set by whoever makes this, where there are static records or names to rewrite."""
         self.peers: set[Server] = set()
         """The servers that said that they are kdns."""
 
@@ -113,15 +119,35 @@ class Resolver:
 
         *since* is when the client asked, if that was earlier: its patience began then.
         """
-        route = self.routes.of(qname)
-        if route is None:
-            callback(Found((Link(qname, FAILURE),)))
-            return
         now = self.now()
-        entry = self.cache.find(qname, qtype, do=do, cd=cd, now=now)
+        if self.local is not None and (target := self.local.rewrites.of(qname)) is not None:
+            self._resolve(
+                target,
+                qtype,
+                lambda found: callback(_renamed(found, target, qname, qtype, self.now())),
+                do,
+                cd,
+                now if since is None else since,
+            )
+            return
+        self._resolve(qname, qtype, callback, do, cd, now if since is None else since)
+
+    def _resolve(self, qname: Name, qtype: int, callback: Callback, do: bool, cd: bool, since: float) -> None:
+        route = self.routes.of(qname)
+        now = self.now()
+        entry = self.find(qname, qtype, do=do, cd=cd, now=now)
+        if route is None:
+            callback(Found((Link(qname, FAILURE if entry is None or entry.target is not None else entry),)))
+            return
         lookup = Lookup(self, qname, qtype, do, cd, self.forwarders[route.servers], route, callback)
-        lookup.since = now if since is None else since
+        lookup.since = since
         lookup.start(entry, now)
+
+    def find(self, qname: Name, qtype: int, *, do: bool, cd: bool, now: float) -> Entry | None:
+        """Return what is static about the question, else what the cache has, fresh or stale."""
+        if self.local is not None and (entry := self.local.find(qname, qtype, now)) is not None:
+            return entry
+        return self.cache.find(qname, qtype, do=do, cd=cd, now=now)
 
     def ask_peers(
         self,
@@ -334,8 +360,33 @@ class Lookup:
         following._links = links
         following.since = self.since
         now = resolver.now()
-        following.start(resolver.cache.find(target, self._qtype, do=self._do, cd=self._cd, now=now), now)
+        following.start(resolver.find(target, self._qtype, do=self._do, cd=self._cd, now=now), now)
 
 
 def _nobody(found: Found) -> None:
     """Take the answer to a question that was asked for the cache's sake."""
+
+
+def _renamed(found: Found, target: Name, qname: Name, qtype: int, now: float) -> Found:
+    """Return what was found for *target* as the answer to *qname*: its records, and the SOA of a denial, hang there."""
+    last = found.last
+    if last.is_failure:
+        return Found((Link(qname, last),))
+    answer: list[RRset] = []
+    authority: list[RRset] = []
+    for link in found.links:
+        some, authority = link.entry.sections(link.qname, link.entry.remaining(now))
+        answer += [msgspec.structs.replace(r, owner=qname) if r.owner == target else r for r in some]
+    entry = seal(
+        qname,
+        qtype,
+        rcode=last.rcode,
+        answer=answer,
+        authority=[msgspec.structs.replace(r, owner=qname) if r.rtype == SOA else r for r in authority],
+        is_denial=last.is_denial,
+        server=last.server,
+        is_kept=False,
+        is_truncated=any(link.entry.is_truncated for link in found.links),
+    )
+    entry.expires_at = found.expires_at
+    return Found((Link(qname, entry, found.is_stale),))

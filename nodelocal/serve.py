@@ -17,18 +17,20 @@ from kdns.admin.upstreams import UpstreamStats
 from kdns.errors import ConfigError, Problem
 from kdns.net.addresses import is_listened_at
 from kdns.program import Program, raise_descriptor_limit
+from kdns.static import StaticSource
 from kdns.upstream.forwarder import Exchanges, Forwarder
 from kdns.upstream.servers import Server as Upstream
 from kdns.upstream.servers import ServerList
 from kdns.upstream.stream import StreamQuestions
 from kdns.version import VERSION
 from nodelocal.cache import Cache
-from nodelocal.config import Config
+from nodelocal.config import Config, STATIC_TTL
 from nodelocal.control import Control
 from nodelocal.entry import Entry
 from nodelocal.expand import Expander
 from nodelocal.fairness import Fairness
 from nodelocal.follow import follow, watcher_command
+from nodelocal.local import Local
 from nodelocal.loops import LoopGuard
 from nodelocal.metrics import gauges_of
 from nodelocal.pods import NodePods
@@ -36,6 +38,8 @@ from nodelocal.queries import Front, plugin_of
 from nodelocal.resolver import Resolver
 from nodelocal.route import CLUSTER, Routes, UPSTREAM
 from zones.names import Name
+from zones.rewrite import Rewrites
+from zones.static import StaticRecords
 
 TICK_SECONDS: Final = 1.0
 GC_THRESHOLDS: Final = (50_000, 20, 100)
@@ -56,6 +60,9 @@ class Server:
         self.routes = routes
         cache = Cache(config.limits, cuts=self._cuts)
         self.resolver = Resolver(cache, routes, self.exchanges.timers)
+        self.static = StaticSource(config.records, config.hosts, ttl=STATIC_TTL, on_change=self._static_changed)
+        if config.records or config.hosts or config.rewrites:
+            self.resolver.local = Local(Rewrites(config.rewrites))
         groups = {CLUSTER: config.cluster, UPSTREAM: config.upstreams}
         groups |= {zone.to_text(): servers for zone, servers in config.stubs.items()}
         self.forwarders = self.resolver.forwarders
@@ -123,7 +130,7 @@ class Server:
         troubles += [f"{group}: no server answers" for group, some in self.forwarders.items() if some.is_failing]
         if self.pods is not None and self.pods.trouble:
             troubles.append(self.pods.trouble)
-        return troubles
+        return troubles + self.static.troubles()
 
     def metrics_page(self) -> bytes:
         """Return the metrics page."""
@@ -149,6 +156,17 @@ class Server:
         if problems:
             raise ConfigError(problems)
 
+    def load(self) -> None:
+        """Read the hosts files."""
+        if self.resolver.local is not None:
+            self.static.load()
+
+    def _static_changed(self, records: StaticRecords) -> None:
+        assert self.resolver.local is not None  # without static records nobody reads any
+        self.resolver.local.records = records
+        self.front.tick()
+        self.expander.forget()
+
     def bind(self) -> None:
         """Bind everything. Raises ConfigError; then nothing is bound."""
         self.check()
@@ -166,7 +184,12 @@ class Server:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until a signal ends it, or cancelled. Sockets are bound already."""
-        parts: list[Callable[[], Awaitable[None]]] = [self._tick, self.front.guard.run, self.control.serve]
+        parts: list[Callable[[], Awaitable[None]]] = [
+            self._tick,
+            self.front.guard.run,
+            self.control.serve,
+            self.static.run,
+        ]
         if self.pods is not None:
             parts.append(partial(follow, self.pods, watcher_command(self.config)))
         # What is there now stays, and questions leave no circles behind: the collector has little to find, and walks

@@ -73,8 +73,8 @@ class Owner(Protocol):
     def pods(self) -> NodePods | None:
         """The node's pods, where they are known."""
 
-    def asks_kdns(self) -> bool:
-        """Tell whether the server of the cluster that is asked first is kdns."""
+    def asks_kdns(self, walk: Walk) -> bool:
+        """Tell whether the steps of *walk* inside the cluster are asked of kdns at once."""
 
 
 class Walking:
@@ -111,7 +111,7 @@ class Walking:
 
     def start(self) -> None:
         """Begin: ask kdns, if it is there."""
-        if self._owner.asks_kdns() and self._walk.question is not None:
+        if self._owner.asks_kdns(self._walk) and self._walk.question is not None:
             self._ask_kdns(self._walk.question)
         else:
             self._inside_of_others()
@@ -259,7 +259,8 @@ class Walking:
             self._end(self._decision(Ending.LOST))
             return
         name = self._outside.pop(0)
-        if self._resolver.routes.of(name) is None:
+        local = self._resolver.local
+        if self._resolver.routes.of(name) is None and (local is None or not local.has(name)):
             self._note_step(name, Outcome.NXDOMAIN)  # nobody speaks for it
             self._next_outside()
             return

@@ -15,7 +15,7 @@ path (ROBUSTNESS section 4).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from zones.cluster import ClusterZone
 from zones.errors import BadName
@@ -32,11 +32,22 @@ MAX_ALIASES = 10
 
 
 class ExplicitZone:
-    """The zone ``<domain>.ap.k8s.io`` over the cluster or clusterset zone *cluster*."""
+    """The zone ``<domain>.ap.k8s.io`` over the cluster or clusterset zone *cluster*.
 
-    def __init__(self, cluster: ClusterZone | MulticlusterZone, store: Store, *, ttl: int) -> None:
+    *lookup*, where it is given, looks the steps up in place of that zone.
+    """
+
+    def __init__(
+        self,
+        cluster: ClusterZone | MulticlusterZone,
+        store: Store,
+        *,
+        ttl: int,
+        lookup: Callable[[Name, int], ZoneOutcome] | None = None,
+    ) -> None:
         self.origin = Name((*split_labels(cluster.origin.wire), *MARKER.labels))
         self._cluster = cluster
+        self._lookup = lookup or cluster.lookup
         self._store = store
         self._ttl = ttl
 
@@ -97,7 +108,7 @@ class ExplicitZone:
         for rtype in types_of(qtype):
             target = name
             for _ in range(MAX_ALIASES):
-                outcome = self._cluster.lookup(target, rtype)
+                outcome = self._lookup(target, rtype)
                 reads = None if reads is None or outcome.reads is None else [*reads, target.key, *outcome.reads]
                 if not isinstance(outcome, Alias) or rtype == CNAME or not outcome.target.is_under(origin):
                     break

@@ -179,7 +179,12 @@ def address_from_text(text: str) -> bytes:
     if len(parts) != 4:
         raise ValueError(f"{text!r} is no IP address")
     for part in parts:
-        if not (part.isascii() and part.isdigit()) or (part[0] == "0" and part != "0") or len(part) > 3:
+        if (
+            not (part.isascii() and part.isdigit())
+            or (part[0] == "0" and part != "0")
+            or len(part) > 3
+            or int(part) > 255
+        ):
             raise ValueError(f"{text!r} is no IP address")
     return bytes(map(int, parts))
 

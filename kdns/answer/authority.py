@@ -3,6 +3,7 @@
 | the question                                            | the response                                       |
 |---------------------------------------------------------|----------------------------------------------------|
 | what neither program answers (``kdns.proto.refusal``)   | BADVERS, NOTAUTH, REFUSED, FORMERR                 |
+| of a static record                                      | that (``zones.static``)                            |
 | in no zone of ours                                      | the upstreams', else REFUSED                       |
 | a CNAME of ours                                         | followed through our zones, then the upstreams     |
 | a reverse name that no zone of ours has                 | the upstreams', else NXDOMAIN                      |
@@ -17,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from kdns.answer.rewriting import restored_tails, rewritten_query
 from kdns.proto import peer
 from kdns.proto.label import Label, Labels
 from kdns.proto.message import Message, Record, rrsets_of
@@ -25,13 +27,18 @@ from kdns.proto.refusal import refusal
 from kdns.proto.response import ede, make_negative, make_response
 from zones.names import Name
 from zones.records import A, AAAA, ANY, CNAME, NS, RRset, SOA, SRV, srv_target
-from zones.zone import Alias, Found, NoData, NxDomain, Reads, Zone
+from zones.rewrite import Rewrites
+from zones.static import Overlay
+from zones.zone import Alias, Found, NODATA, NoData, NxDomain, Outcome, Reads, Zone
 
 MAX_ALIASES: Final = 10
 """CNAMEs followed for one answer: what CoreDNS follows; a longer chain is a mistake, and ends there."""
 
 _DNAME: Final = 39
 _DNSSEC: Final = frozenset((46, 47, 50))  # RRSIG, NSEC, NSEC3
+
+STATIC: Final = "static"
+"""What answers of static records in none of our zones are counted by in the place of a zone."""
 
 EDE_NOT_READY: Final = 14
 EDE_NO_REACHABLE: Final = 22
@@ -76,11 +83,22 @@ class Authority:
     """Answers from *zones*. With *forwards* there are upstreams, and what is not ours becomes an ``Ask``.
 
     ``unsynced`` are the origins of the zones whose objects are not complete yet: at first all. Whoever knows that they
-    are takes them out.
+    are takes them out. *overlay* has static records: the zones have them over themselves, and here they are for names
+    in none of them. *rewrites* apply to what is asked for, not to what that leads to.
     """
 
-    def __init__(self, zones: ZoneSet, *, forwards: bool = False, reverse: frozenset[Name] = frozenset()) -> None:
+    def __init__(
+        self,
+        zones: ZoneSet,
+        *,
+        forwards: bool = False,
+        reverse: frozenset[Name] = frozenset(),
+        overlay: Overlay | None = None,
+        rewrites: Rewrites | None = None,
+    ) -> None:
         self.zones = zones
+        self._overlay = overlay or Overlay()
+        self._rewrites = rewrites
         self.unsynced = {zone.origin for zone in zones.zones}
         self._forwards = forwards
         self._reverse = reverse
@@ -92,26 +110,48 @@ class Authority:
         if (refused := refusal(query, ra=self._forwards)) is not None:
             rcode, tail = refused
             return Answer((tail,), None, self._label("", query, rcode))
+        if self._rewrites is not None and (target := self._rewrites.of(query.qname)) is not None:
+            return self._rewritten(query, target)
+        return self._find(query)
+
+    def _find(self, query: Query) -> Answer | Ask:
         zone = self.zones.closest(query.qname)
-        if zone is None:
+        if zone is None and self._overlay.records.at(query.qname.key) is None:
             if self._forwards:
                 return self._ask(query, query.qname, [])
             return self._outside(query)
         return self._resolve(query, zone)
 
-    def _resolve(self, query: Query, zone: Zone) -> Answer | Ask:
+    def _rewritten(self, query: Query, target: Name) -> Answer | Ask:
+        """Answer the question for *target* in its place: whole, as over TCP, and then as the one that was asked."""
+        found = self._find(rewritten_query(query, target))
+        if not isinstance(found, Ask):
+            return self._restored(query, target, found)
+        complete = found.complete
+        return Ask(found.qname, found.qtype, found.do, lambda message: self._restored(query, target, complete(message)))
+
+    def _restored(self, query: Query, target: Name, answer: Answer) -> Answer:
+        tails = restored_tails(query, target, answer.tails)
+        owners = None if answer.owners is None else (query.qname.key, *answer.owners)
+        return Answer(tails, owners, self._label(answer.label.zone, query, answer.label.rcode))
+
+    def _resolve(self, query: Query, zone: Zone | None) -> Answer | Ask:
         name, qtype = query.qname, query.qtype
         chain: list[RRset] = []
         owners: list[bytes] | None = [name.key]
         note = 0
         while True:
-            outcome = zone.lookup(name, qtype)
+            outcome = zone.lookup(name, qtype) if zone is not None else self._static(name, qtype)
+            if outcome is None:
+                if self._forwards:
+                    return self._ask(query, name, chain)
+                outcome = NODATA  # the name has other static records
             owners = _joined(owners, outcome.reads)
             match outcome:
                 case Found(rrset, rotates):
                     return self._positive(query, zone, [*chain, rrset], owners, note, rotate=rotates)
                 case Alias(rrset, target):
-                    if outcome.passed_over and zone.origin in self.unsynced:
+                    if outcome.passed_over and zone is not None and zone.origin in self.unsynced:
                         return self._unready(query, zone, chain)  # a step before it may exist after all
                     chain.append(rrset)
                     note |= peer.LITERAL * outcome.is_literal
@@ -119,23 +159,26 @@ class Authority:
                     if qtype in (CNAME, ANY) or len(chain) == MAX_ALIASES or any(r.owner == target for r in chain):
                         return self._positive(query, zone, chain, owners, note)
                     following = self.zones.closest(target)
-                    if following is None:
+                    if following is None and self._overlay.records.at(target.key) is None:
                         if self._forwards:
                             return self._ask(query, target, chain)
                         return self._positive(query, zone, chain, owners, note)
                     name, zone = target, following
                     owners = _joined(owners, (name.key,))
                 case NxDomain() if (
-                    self._forwards and not chain and zone.origin in self._reverse and zone.origin not in self.unsynced
+                    self._forwards and not chain and zone is not None and zone.origin in self._reverse - self.unsynced
                 ):
                     return self._ask(query, name, [])
                 case NoData() | NxDomain():
                     return self._negative(query, zone, chain, owners, note, outcome)
 
+    def _static(self, name: Name, qtype: int) -> Outcome | None:
+        return self._overlay.records.lookup(name, qtype)
+
     def _positive(
         self,
         query: Query,
-        zone: Zone,
+        zone: Zone | None,
         answer: list[RRset],
         owners: list[bytes] | None,
         note: int,
@@ -163,22 +206,26 @@ class Authority:
         targets = (srv_target(rdata) if rrset.rtype == SRV else Name.trusted(rdata) for rdata in rrset.rdatas)
         for target in dict.fromkeys(targets):
             zone = self.zones.closest(target)
-            if zone is None:
-                continue
             reads.append(target.key)
             for rtype in (A, AAAA):
-                if isinstance(outcome := zone.lookup(target, rtype), Found):
+                outcome = zone.lookup(target, rtype) if zone is not None else self._static(target, rtype)
+                if isinstance(outcome, Found):
                     yield outcome.rrset
 
     def _negative(
         self,
         query: Query,
-        zone: Zone,
+        zone: Zone | None,
         chain: list[RRset],
         owners: list[bytes] | None,
         note: int,
         outcome: NoData | NxDomain,
     ) -> Answer:
+        if zone is None:  # a static name without the type: no zone, and so no SOA
+            tails = make_response(
+                query, rcode=NOERROR, answer=chain, aa=True, ra=self._forwards, options=_greeting(query)
+            )
+            return Answer(tails, _tuple(owners), self._label(STATIC, query, NOERROR))
         if zone.origin in self.unsynced and (query.qname != zone.origin or chain):
             return self._unready(query, zone, chain)
         soa, forwards = zone.soa, self._forwards
@@ -231,8 +278,8 @@ class Authority:
         tail = make_response(query, rcode=REFUSED, ra=self._forwards, options=_greeting(query))[0]
         return Answer((tail,), (), self._label("", query, REFUSED))
 
-    def _text(self, zone: Zone) -> str:
-        return self._zone_text[zone.origin]
+    def _text(self, zone: Zone | None) -> str:
+        return self._zone_text[zone.origin] if zone is not None else STATIC
 
     def _label(self, zone: str, query: Query, rcode: int) -> Label:
         return self._labels.of(zone, query, rcode)

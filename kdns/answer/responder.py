@@ -61,3 +61,8 @@ class Responder:
             forget = table.forget
             for owner in owners:
                 forget(owner)
+
+    def clear(self) -> None:
+        """Drop all finished answers."""
+        for table in self.tables.values():
+            table.clear()

@@ -18,11 +18,11 @@ from typing import Any, Final
 
 import msgspec
 import trio
-import watchfiles
 import yaml
 
 from kdns.control.sink import Sink
 from kdns.errors import Problem
+from kdns.files import follow
 from zones.decode import convert_json, decode_json, Decoder, key_of, NOT_JSON, SERVICE_NAME_LABEL
 from zones.errors import BadObject
 from zones.objects import Kind, Namespace, Object, ObjectKey, Service
@@ -35,9 +35,6 @@ SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 MAX_FILE_OCTETS: Final = 512 * 2**20
 
 _KINDS: Final = {kind.value: kind for kind in Kind}
-
-LOOK_SECONDS: Final = 2.0
-"""Files are looked at this often besides being watched; a look costs a stat a file."""
 
 STEP_OBJECTS: Final = 200
 """Objects applied between two looks at the network: some milliseconds."""
@@ -222,55 +219,13 @@ class ManifestSource:
 
     async def run(self) -> None:
         """Follow the files until cancelled; ``load`` has been called before."""
-        changed = trio.Event()
 
-        async def watch() -> None:
-            nonlocal changed
-            async for _ in watchfiles.awatch(
-                *{_watchable(path) for path in self._paths},
-                watch_filter=None,
-                debounce=200,
-                step=50,
-                stop_event=stop,
-                raise_interrupt=False,
-            ):
-                changed.set()
+        async def look() -> None:
+            scan = await trio.to_thread.run_sync(self._scan)
+            for _ in self._take(scan):
+                await trio.lowlevel.checkpoint()
 
-        async def settle() -> None:
-            await trio.sleep(LOOK_SECONDS)
-            self._sink.trouble("manifests", None)  # it has been watched for a while
-
-        async def keep_watching() -> None:
-            while True:
-                try:
-                    async with trio.open_nursery() as watching:
-                        watching.start_soon(settle)
-                        await watch()
-                        watching.cancel_scope.cancel()
-                except Exception as exc:  # noqa: BLE001 - out of inotify instances, a folder that went away, …
-                    reason = exc.exceptions[0] if isinstance(exc, ExceptionGroup) else exc
-                    text = f"cannot be watched ({reason}); looked at every {LOOK_SECONDS:g} s"
-                    self._sink.trouble("manifests", text)
-                await trio.sleep(LOOK_SECONDS)
-
-        async def stop_watching() -> None:
-            try:
-                await trio.sleep_forever()
-            finally:
-                stop.set()  # the watching thread looks at it every step, and ends
-
-        stop = trio.Event()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(stop_watching)
-            nursery.start_soon(keep_watching)
-            while True:
-                # Whatever watching misses (a folder made anew, a link turned elsewhere), a look finds.
-                scan = await trio.to_thread.run_sync(self._scan)
-                for _ in self._take(scan):
-                    await trio.lowlevel.checkpoint()
-                with trio.move_on_after(LOOK_SECONDS):
-                    await changed.wait()
-                changed = trio.Event()
+        await follow(self._paths, look, lambda text: self._sink.trouble("manifests", text))
 
     def _scan(self) -> Scan:
         """Look at the files and read those that changed; runs in a thread, and touches nothing."""
@@ -358,11 +313,6 @@ def _files(path: Path) -> list[Path]:
         and file.is_file()
         and not any(part.startswith(".") for part in file.relative_to(path).parts)
     )
-
-
-def _watchable(path: Path) -> Path:
-    """Return what to watch for *path*: a file is replaced by a new one, so it is its folder."""
-    return path if path.is_dir() else path.parent
 
 
 def _entry_text(entry: tuple[Kind, ObjectKey]) -> str:

@@ -26,6 +26,8 @@ from zones.objects import Object
 from zones.pods import PodMode
 from zones.records import address_from_text
 from zones.reverse import IN_ADDR_ARPA, IP6_ARPA, ReverseZone
+from zones.rewrite import Rewrites, rule_from_text
+from zones.static import merged, Overlaid, Overlay, read_hosts, record_from_text, StaticRecords
 from zones.store import Store
 from zones.zone import Serial, Timers, Zone
 
@@ -52,6 +54,9 @@ class Setup:
     clusterset: Sequence[str] = ()
     external: Sequence[str] = ()
     zonal: bool = False
+    records: Sequence[str] = ()
+    hosts: str = ""
+    rewrites: Sequence[str] = ()
 
 
 class Cluster:
@@ -90,9 +95,18 @@ class Cluster:
             for origin in external
             if (outside := self.store.outside) is not None
         ]
-        self.zones: list[Zone] = [*self.cluster_zones, *self.reverse_zones, *self.clustersets, *self.externals]
+        self.overlay = Overlay()
+        rrsets, _ = read_hosts(setup.hosts, setup.ttl)
+        records = merged(record_from_text(text, setup.ttl) for text in setup.records)
+        self.overlay.records = StaticRecords([("the configuration", records), ("hosts", rrsets)])
+        plain: list[Zone] = [*self.cluster_zones, *self.reverse_zones, *self.clustersets, *self.externals]
+        self.zones: list[Zone] = [Overlaid(zone, self.overlay) for zone in plain]
         self.authority = Authority(
-            ZoneSet(self.zones), forwards=setup.forwards, reverse=frozenset(zone.origin for zone in self.reverse_zones)
+            ZoneSet(self.zones),
+            forwards=setup.forwards,
+            reverse=frozenset(zone.origin for zone in self.reverse_zones),
+            overlay=self.overlay,
+            rewrites=Rewrites([rule_from_text(text) for text in setup.rewrites]),
         )
         if setup.synced:
             self.authority.unsynced.clear()

@@ -165,6 +165,7 @@ class Scenario:
         flags |= {"listen": ["127.0.0.1:0"], "admin": ["127.0.0.1:0"], "control": "/nonexistent/control.sock"}
         self.clock = clock
         self.server = Nodelocal(config.load(flags, None), announce=lambda line: None)
+        self.server.load()
         self.pending: list[Sent] = []
         self.server.exchanges.udp = Wires(self.pending, "udp")  # type: ignore[assignment]
         self.server.exchanges.streams = Wires(self.pending, "tcp")  # type: ignore[assignment]

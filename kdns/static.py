@@ -1,0 +1,128 @@
+"""The static records of a program: those of its configuration and those of hosts files, which are followed.
+
+A line of a hosts file that cannot be read is told by file and number, and the rest serves. A file that is gone, or
+cannot be read, is a trouble; what it last said goes on being served.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from kdns.errors import Problem
+from kdns.files import follow
+from zones.records import RRset
+from zones.static import read_hosts, StaticRecords
+
+log = logging.getLogger(__name__)
+
+MAX_HOSTS_OCTETS: Final = 64 * 2**20
+MAX_TOLD: Final = 20
+"""Bad lines and conflicts of one reading that are told one by one."""
+
+
+class StaticSource:
+    """*records* are those configured, *hosts* the files; *ttl* is that of the files' records, in seconds.
+
+    *on_change* is given what they come to, at first by ``load``.
+    """
+
+    def __init__(
+        self, records: Sequence[RRset], hosts: Sequence[Path], *, ttl: int, on_change: Callable[[StaticRecords], None]
+    ) -> None:
+        self._configured = tuple(records)
+        self._hosts = tuple(hosts)
+        self._ttl = ttl
+        self._on_change = on_change
+        self._stamps: dict[Path, tuple[int, int, int]] = {}
+        self._read: dict[Path, list[RRset]] = {}
+        self._watch_trouble: str | None = None
+        self._file_troubles: dict[Path, str] = {}
+        self.problems: dict[Path, list[Problem]] = {}
+        """The bad lines of each file."""
+
+    def load(self) -> None:
+        """Read everything."""
+        self._take(self._scan())
+
+    def troubles(self) -> list[str]:
+        """List what is wrong with the files."""
+        troubles = [f"--hosts {path}: {text}" for path, text in self._file_troubles.items()]
+        for first, *others in self.problems.values():
+            troubles.append(f"--hosts {first}" + (f" (and {len(others)} more)" if others else ""))
+        if self._watch_trouble is not None:
+            troubles.append(f"--hosts: {self._watch_trouble}")
+        return troubles
+
+    async def run(self) -> None:
+        """Follow the files until cancelled; ``load`` has been called before."""
+        if not self._hosts:
+            return
+
+        def trouble(message: str | None) -> None:
+            if message is not None and self._watch_trouble is None:
+                log.warning("--hosts: %s", message)
+            self._watch_trouble = message
+
+        async def look() -> None:
+            self._take(await trio.to_thread.run_sync(self._scan))
+
+        await follow(self._hosts, look, trouble)
+
+    def _scan(self) -> dict[Path, tuple[tuple[int, int, int] | None, bytes | str]]:
+        """Read the files that changed; text stands for what was wrong. Runs in a thread, and touches nothing."""
+        found: dict[Path, tuple[tuple[int, int, int] | None, bytes | str]] = {}
+        for path in self._hosts:
+            try:
+                status = os.stat(path)
+                stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
+                if stamp == self._stamps.get(path):
+                    continue
+                if status.st_size > MAX_HOSTS_OCTETS:
+                    found[path] = stamp, f"larger than {MAX_HOSTS_OCTETS} octets"
+                else:
+                    found[path] = stamp, path.read_bytes()
+            except OSError as exc:
+                found[path] = None, exc.strerror or str(exc)
+        return found
+
+    def _take(self, found: dict[Path, tuple[tuple[int, int, int] | None, bytes | str]]) -> None:
+        is_new = not self._stamps and not found
+        for path, (stamp, data) in found.items():
+            if isinstance(data, str):
+                if self._file_troubles.get(path) != data:
+                    log.warning("--hosts %s: %s; what it last said is served", path, data)
+                self._file_troubles[path] = data
+                continue
+            self._file_troubles.pop(path, None)
+            assert stamp is not None  # it came with the octets
+            self._stamps[path] = stamp
+            rrsets, bad = read_hosts(data.decode(errors="replace"), self._ttl)
+            self._read[path] = rrsets
+            self.problems.pop(path, None)
+            if bad:
+                expected = "an address and names"
+                self.problems[path] = [
+                    Problem(f"{path}: line {line.number}", f"{line.text!r} ({line.reason})", expected) for line in bad
+                ]
+            _tell(f"--hosts {problem}; passed over" for problem in self.problems.get(path, ()))
+            is_new = True
+        if is_new:
+            layers: list[tuple[str, Sequence[RRset]]] = [("the configuration", self._configured)]
+            layers += [(str(path), self._read[path]) for path in self._hosts if path in self._read]
+            records = StaticRecords(layers)
+            _tell(f"static records: {conflict}" for conflict in records.conflicts)
+            self._on_change(records)
+
+
+def _tell(lines: Iterable[str]) -> None:
+    some = list(lines)
+    for line in some[:MAX_TOLD]:
+        log.warning("%s", line)
+    if len(some) > MAX_TOLD:
+        log.warning("… and %d more of the kind", len(some) - MAX_TOLD)
