@@ -24,6 +24,7 @@ from kdns.control.sink import Sink
 from kdns.errors import ConfigError
 from kdns.net.addresses import own_addresses
 from kdns.proto.tlds import is_public_tld
+from kdns.state import State
 from kdns.static import StaticSource
 from zones.cluster import ClusterZone
 from zones.decode import Decoder
@@ -56,18 +57,34 @@ class Group(msgspec.Struct, frozen=True):
     serial: Serial
     kinds: frozenset[Kind]
 
+    @property
+    def name(self) -> str:
+        """The origin of the first zone, which they are known by."""
+        return self.zones[0].origin.to_text()
+
+
+def is_listed(zone: Zone) -> bool:
+    """Tell whether the names of *zone* can be listed, and so transferred."""
+    return not isinstance(zone.zone if isinstance(zone, Overlaid) else zone, ExplicitZone)
+
 
 class Zones:
     """Every zone of *config* over *store*; *own* are this server's addresses."""
 
     def __init__(
-        self, config: Config, store: Store, own: Sequence[bytes], now: float, overlay: Overlay | None = None
+        self,
+        config: Config,
+        store: Store,
+        own: Sequence[bytes],
+        overlay: Overlay | None,
+        serial_of: Callable[[Name], Serial],
     ) -> None:
+        """*serial_of* gives the serial of the zones of which the first has that origin."""
         self._overlay = overlay
         self._rewrites = Rewrites(config.rewrites) if config.rewrites else None
         self._origins = (*config.zones, *config.reverse, *config.clusterset_zones, *config.external_zones)
         timers = Timers(ttl=config.ttl)
-        serial = Serial(now)
+        serial = serial_of(config.zones[0])
         self.clusters = [
             ClusterZone(
                 origin,
@@ -88,7 +105,7 @@ class Zones:
         self.clustersets: list[MulticlusterZone] = []
         self.groups = [self.cluster_group]
         if store.imports is not None:
-            serial = Serial(now)
+            serial = serial_of(config.clusterset_zones[0])
             self.clustersets = [
                 MulticlusterZone(origin, store, store.imports, serial=serial, timers=timers, own_addresses=own)
                 for origin in config.clusterset_zones
@@ -100,7 +117,7 @@ class Zones:
 
         self.externals: list[ExternalZone] = []
         if store.outside is not None:
-            serial = Serial(now)
+            serial = serial_of(config.external_zones[0])
             self.externals = [
                 ExternalZone(origin, store, store.outside, serial=serial, timers=timers, own_addresses=own)
                 for origin in config.external_zones
@@ -196,7 +213,20 @@ class Cluster:
             ignore_empty_service=config.ignore_empty_service, imports=imports, external_zones=config.external_zones
         )
         self.overlay = Overlay() if config.records or config.hosts else None
-        self.zones = Zones(config, self.store, own_addresses(config.listen), time.time(), self.overlay)
+        self._own = own_addresses(config.listen)
+        self._state = State(config.state_dir)
+        kept, now = self._state.serials(), time.time()
+        self.zones = Zones(
+            config,
+            self.store,
+            self._own,
+            self.overlay,
+            lambda origin: Serial(now, last=kept.get(origin.to_text())),
+        )
+        self._generation = 0
+        self._snapshot: tuple[int, Zones] | None = None
+        self.on_serials: Callable[[Sequence[Name]], None] = lambda origins: None
+        """Is told of the zones whose serial moved."""
         forwards = bool(config.upstreams)
         self.authority = Authority(
             ZoneSet(self.zones.all),
@@ -205,7 +235,7 @@ class Cluster:
             overlay=self.overlay,
             rewrites=Rewrites(config.rewrites) if config.rewrites else None,
         )
-        self.responder = Responder(self.authority, forwards=forwards)
+        self.responder = Responder(self.authority, forwards=forwards, transfers=bool(config.transfer_to))
         self._told: set[bytes] = set()
         self._told_hidden: set[str] = set()
         self._told_conflicts: dict[bytes, tuple[Claim, ...]] = {}
@@ -233,21 +263,57 @@ class Cluster:
 
     def counts(self) -> str:
         """Return how many objects of each kind there are, for a person."""
-        numbers = ((kind.value, self.store.count(kind)) for kind in Kind if kind in self.sink.kinds)
-        return ", ".join(f"{number} {name}{'' if number == 1 else 's'}" for name, number in numbers)
+        numbers = ((kind, self.store.count(kind)) for kind in Kind if kind in self.sink.kinds)
+        return ", ".join(f"{number} {kind.value if number == 1 else kind.plural}" for kind, number in numbers)
 
     def tick(self, now: float) -> None:
         """Once a second, with Unix time: let the serials move, and have the apexes' answers follow."""
-        for group in self.zones.groups:
-            if group.serial.advance(now):
-                self.responder.forget(zone.origin.key for zone in group.zones)
-                self._tell_public_namespaces()
+        self._snapshot = None  # its serial may move, and only transfers of one time share it
+        moved = [group for group in self.zones.groups if group.serial.advance(now)]
+        for group in moved:
+            self.responder.forget(zone.origin.key for zone in group.zones)
+        if moved:
+            self._tell_public_namespaces()
+            self._state.keep_serials({group.name: group.serial.value for group in self.zones.groups})
+            self.on_serials([zone.origin for group in moved for zone in group.zones if is_listed(zone)])
         self._tell_conflicts()
+
+    def records_of(self, origin: Name) -> Iterator[RRset] | None:
+        """Return the records of a zone as of now, which later changes do not touch; None for one that is not complete.
+
+        What is copied are tables of objects, not the objects: milliseconds for ten thousand Services.
+        """
+        if origin in self.authority.unsynced:
+            return None
+        if self._snapshot is None or self._snapshot[0] != self._generation:
+            overlay = None
+            if self.overlay is not None:
+                overlay = Overlay()
+                overlay.records = self.overlay.records
+            serials = {group.name: group.serial.value for group in self.zones.groups}
+            copied = Zones(
+                self.config,
+                self.store.copy(),
+                self._own,
+                overlay,
+                lambda first: Serial(serials[first.to_text()]),
+            )
+            self._snapshot = self._generation, copied
+        return next(zone.walk() for zone in self._snapshot[1].all if zone.origin == origin)
+
+    def soa_of(self, origin: Name) -> RRset:
+        """Return the SOA of a zone as of now."""
+        return next(zone.soa for zone in self.zones.all if zone.origin == origin)
 
     def public_namespaces(self) -> list[bytes]:
         """List the namespaces that are named like public top-level domains: they take names of the outside world from
         clients that walk search paths (CVE-2022-2835, CVE-2022-2837)."""
         return [name for name in self.store.namespaces() if is_public_tld(name)]
+
+    def troubles(self) -> list[str]:
+        """List what is wrong with where objects and records come from, and with what is kept."""
+        troubles = [f"{where}: {message}" for where, message in sorted(self.sink.troubles.items())]
+        return troubles + self.static.troubles() + self._state.troubles()
 
     def _tell_public_namespaces(self) -> None:
         for name in self.public_namespaces():
@@ -271,6 +337,7 @@ class Cluster:
         self._told_conflicts = dict(conflicts)
 
     def _changed(self, change: Change) -> None:
+        self._generation += 1
         self.zones.note(change)
         if self.overlay is None:
             self.responder.forget(self.zones.owners_of(change))
@@ -283,6 +350,7 @@ class Cluster:
     def _static_changed(self, records: StaticRecords) -> None:
         assert self.overlay is not None  # without static records nobody reads any
         self.overlay.records = records
+        self._generation += 1
         self.responder.clear()
         for group in self.zones.groups:
             group.serial.changed()

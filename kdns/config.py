@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from ipaddress import ip_network, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +16,7 @@ import msgspec
 
 from kdns.control.client import Access, SERVICE_ACCOUNT
 from kdns.errors import ConfigError, Problem
-from kdns.net.addresses import Listen
+from kdns.net.addresses import Listen, listen_from_text
 from kdns.options import (
     ANSWERS,
     api_options,
@@ -35,7 +37,7 @@ from kdns.options import (
     upstream,
     zone,
 )
-from kdns.upstream.servers import Server
+from kdns.upstream.servers import DNS_PORT, Server
 from zones.names import Name
 from zones.pods import PodMode
 from zones.records import CNAME, RRset
@@ -78,6 +80,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     records: tuple[RRset, ...]
     rewrites: tuple[Rule, ...]
     upstreams: tuple[Server | Path, ...]
+    transfer_to: tuple[IPv4Network | IPv6Network, ...]
+    notify: tuple[Listen, ...]
+    state_dir: Path | None
     lameduck: float
     log_queries: bool
     log_errors: bool
@@ -91,6 +96,14 @@ def _namespace(value: Any) -> str:
     return name
 
 
+def _writable_folder(value: Any) -> Path:
+    path = Path(text(value))
+    if not path.is_dir() or not os.access(path, os.W_OK):
+        raise ValueError("no folder that can be written to")
+    return path
+
+
+TRANSFER: Final = "Zone transfer"
 SOURCE = "Where objects come from (exactly one; none of them: the service account of the pod this runs in)"
 
 OPTIONS: Final[Sequence[Option]] = (
@@ -221,6 +234,32 @@ OPTIONS: Final[Sequence[Option]] = (
         "a label selector such as app!=test",
         lambda value: Selector.from_text(text(value)),
     ),
+    Option(
+        "transfer-to",
+        "CIDR",
+        "Transfer the zones (AXFR) to secondaries in this network. Repeatable; without it nobody gets one.",
+        "a network such as 192.0.2.0/24 or an address",
+        lambda value: ip_network(text(value)),
+        is_list=True,
+        group=TRANSFER,
+    ),
+    Option(
+        "notify",
+        "ADDR:PORT",
+        "Send NOTIFY there when a zone has changed. Repeatable.",
+        "an address and port such as 192.0.2.1:53",
+        lambda value: listen_from_text(text(value), default_port=DNS_PORT),
+        is_list=True,
+        group=TRANSFER,
+    ),
+    Option(
+        "state-dir",
+        "DIR",
+        "Keep the serials of the zones there, so that they grow over a restart whatever the clock says.",
+        "a folder that can be written to",
+        _writable_folder,
+        group=TRANSFER,
+    ),
     *STATIC_OPTIONS,
     *LOG_OPTIONS,
 )
@@ -264,6 +303,9 @@ def load(flags: Mapping[str, Any], file: Path | None, *, needs_source: bool = Tr
         records=records,
         rewrites=tuple(values["rewrite"]),
         upstreams=tuple(values["upstream"]),
+        transfer_to=tuple(dict.fromkeys(values["transfer-to"])),
+        notify=tuple(dict.fromkeys(values["notify"])),
+        state_dir=values["state-dir"],
         lameduck=values["lameduck"],
         log_queries=values["log-queries"],
         log_errors=values["log-errors"],
@@ -286,6 +328,11 @@ def _check_together(
     if not sources and needs_source and not SERVICE_ACCOUNT.is_dir():
         expected = "--manifests, --kubeconfig or --api-server, or to run in a pod with a service account"
         problems.append(Problem("source", "none", expected))
+    problems.extend(
+        Problem(written["notify"][0], str(secondary), "a port from 1 on")
+        for secondary in values["notify"]
+        if secondary is not None and not secondary.port
+    )
     if "namespace" in written and "namespace-labels" in written:
         place = written["namespace-labels"][0]
         problems.append(Problem(place, f"{written['namespace'][0]} besides", "one of the two"))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from itertools import chain
 from time import perf_counter
 
 from kdns.admin.logs import QueryLog
 from kdns.admin.stats import QueryStats
 from kdns.answer.authority import Ask
 from kdns.answer.responder import Responder
-from kdns.net.handler import Client, Deliver, Later
-from kdns.proto.label import Label
+from kdns.answer.transfer import Transfers
+from kdns.net.handler import Client, Deliver, Later, Several
+from kdns.proto.label import Label, Labels
 from kdns.proto.message import Message
-from kdns.proto.query import SERVFAIL, Transport
+from kdns.proto.query import Query, SERVFAIL, Transport
 from kdns.proto.response import make_bare
 from kdns.proto.table import Entry
 from kdns.upstream.forwarder import Forwarder, NoReply
@@ -34,7 +36,10 @@ class QueryHandler:
         transport: Transport,
         *,
         family: int,
+        transfers: Transfers | None = None,
     ) -> None:
+        self._transfers = transfers
+        self._labels = Labels()
         self._responder = responder
         self._stats = stats
         self._query_log = query_log
@@ -47,7 +52,7 @@ class QueryHandler:
         self.find: Callable[[bytes], Entry | None] = table.find if query_log is None else _nothing
         self._find_kept = table.find
 
-    def respond(self, wire: bytes, client: Client) -> bytes | Later | None:
+    def respond(self, wire: bytes, client: Client) -> bytes | Later | Several | None:
         """Return the tail for a message; one that breaks us costs that message alone."""
         began = perf_counter()
         try:
@@ -58,6 +63,8 @@ class QueryHandler:
                 found = self._responder.respond(wire, self._transport)
                 if isinstance(found, Ask):
                     return self._later(found, wire, client, began)
+                if isinstance(found, Query):
+                    return self._transfer(found, wire, client, began)
                 if found[0] is None:
                     self._stats.miss(self._proto, self._family, None, request=len(wire), tail=None, seconds=0.0)
                     return None
@@ -72,6 +79,13 @@ class QueryHandler:
     def count(self, hits: Sequence[Entry], seconds: float) -> None:
         """Count what ``find`` answered."""
         self._stats.hits(self._proto, self._family, hits, seconds)
+
+    def _transfer(self, query: Query, wire: bytes, client: Client, began: float) -> bytes | Several:
+        assert self._transfers is not None  # else the responder answers such a query itself
+        answer = self._transfers.answer(wire, query, client()[0], ra=self._forwarder is not None)
+        first = answer if isinstance(answer, bytes) else next(answer)
+        self._done(wire, first, self._labels.of(query.qname.to_text(), query, first[1] & 15), client, began)
+        return answer if isinstance(answer, bytes) else chain((first,), answer)
 
     def _later(self, ask: Ask, wire: bytes, client: Client, began: float) -> Later:
         forwarder, sender = self._forwarder, client() if self._query_log is not None else ("", 0)

@@ -19,12 +19,14 @@ from kdns.admin.metrics import Gauges, Metrics
 from kdns.admin.stats import QueryStats
 from kdns.admin.upstreams import UpstreamStats
 from kdns.answer.authority import STATIC
-from kdns.cluster import Cluster
+from kdns.answer.transfer import Transfers
+from kdns.cluster import Cluster, is_listed
 from kdns.config import Config
 from kdns.control.cluster import ApiSource
 from kdns.control.reflector import Pace
 from kdns.errors import ConfigError, Problem
 from kdns.net.addresses import is_listened_at
+from kdns.notify import Notifier
 from kdns.program import Program, raise_descriptor_limit
 from kdns.proto.label import Label
 from kdns.proto.message import Message, read_message
@@ -56,6 +58,15 @@ class Server:
         if config.log_queries or config.log_errors:
             query_log = QueryLog(queries=config.log_queries, errors=config.log_errors)
         self._query_log = query_log
+        listed = [zone.origin for zone in self.cluster.zones.all if is_listed(zone)]
+        unlisted = [zone.origin for zone in self.cluster.zones.all if not is_listed(zone)]
+        self._transfers: Transfers | None = None
+        if config.transfer_to:
+            self._transfers = Transfers(listed, unlisted, config.transfer_to, self.cluster.records_of)
+        self._notifier: Notifier | None = None
+        if config.notify:
+            self._notifier = Notifier(config.notify, self.cluster.soa_of)
+            self.cluster.on_serials = self._notifier.changed
         self._exchanges: Exchanges | None = None
         self._forwarder: Forwarder[Message] | None = None
         if config.upstreams:
@@ -89,8 +100,7 @@ class Server:
 
     def troubles(self) -> list[str]:
         """List what is wrong with where the objects come from."""
-        troubles = [f"{where}: {message}" for where, message in sorted(self.cluster.sink.troubles.items())]
-        return troubles + self.cluster.static.troubles()
+        return self.cluster.troubles() + (self._notifier.troubles() if self._notifier is not None else [])
 
     def metrics_page(self) -> bytes:
         """Return the metrics page."""
@@ -124,6 +134,8 @@ class Server:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until a signal ends it, or cancelled. Sockets are bound and manifests loaded already."""
         parts = [self.cluster.source.run, self.cluster.static.run, self._tick, self._tell_when_synced]
+        if self._notifier is not None:
+            parts.append(self._notifier.run)
         if self._exchanges is not None:
             parts.insert(0, self._exchanges.run)
         await self.program.run(self, parts, task_status=task_status)
@@ -141,7 +153,13 @@ class Server:
 
     def _handler(self, transport: Transport, family: int) -> QueryHandler:
         return QueryHandler(
-            self.cluster.responder, self.stats, self._query_log, self._forwarder, transport, family=family
+            self.cluster.responder,
+            self.stats,
+            self._query_log,
+            self._forwarder,
+            transport,
+            family=family,
+            transfers=self._transfers,
         )
 
     def _gauges(self) -> Gauges:
@@ -221,6 +239,16 @@ class Server:
             ],
             labels=("zone",),
         )
+        if (transfers := self._transfers) is not None:
+            gauges.add(
+                "kdns_transfers",
+                "Zone transfers asked for, by what came of them: whole, current (the SOA alone) or refused.",
+                lambda: list(transfers.done.items()),
+                labels=("zone", "result"),
+                is_counter=True,
+            )
+        if (notifier := self._notifier) is not None:
+            gauges.add("kdns_notifies", "NOTIFY messages sent.", lambda: [(one, notifier.sent)], is_counter=True)
         gauges.add("kdns_tcp_connections", "Open TCP connections.", lambda: [(one, len(self.program.connections))])
         gauges.add(
             "kdns_tcp_closed_for_others",

@@ -30,6 +30,11 @@ class Kind(Enum):
     TLS_ROUTE = "TLSRoute"
     GRPC_ROUTE = "GRPCRoute"
 
+    @property
+    def plural(self) -> str:
+        """Several of them."""
+        return self.value + ("es" if self.value.endswith("s") else "s")
+
 
 class ObjectKey(msgspec.Struct, frozen=True, gc=False):
     """Names one object within its kind; ``namespace`` is empty for Namespaces themselves."""

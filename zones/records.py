@@ -149,6 +149,11 @@ def soa_rdata(mname: Name, rname: Name, *, serial: int, refresh: int, retry: int
     return mname.wire + rname.wire + b"".join((figure & 0xFFFFFFFF).to_bytes(4, "big") for figure in figures)
 
 
+def soa_serial(rdata: bytes) -> int:
+    """Return the serial in the RDATA of a SOA."""
+    return int.from_bytes(rdata[-20:-16], "big")
+
+
 def srv_rdata(priority: int, weight: int, port: int, target: Name) -> bytes:
     """Return the RDATA of an SRV record (RFC 2782)."""
     return b"".join(figure.to_bytes(2, "big") for figure in (priority, weight, port)) + target.wire

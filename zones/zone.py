@@ -142,8 +142,9 @@ class Serial:
 
     __slots__ = ("_pending", "value")
 
-    def __init__(self, now: float) -> None:
-        self.value = int(now)
+    def __init__(self, now: float, *, last: int | None = None) -> None:
+        """Begin at *now*, Unix time, or after *last*, the one that an earlier process ended with."""
+        self.value = int(now) if last is None else max(int(now), last + 1)
         self._pending = False
 
     def changed(self) -> None:

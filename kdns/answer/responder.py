@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from kdns.answer.authority import Answer, Ask, Authority
 from kdns.errors import WireError
 from kdns.proto.label import Label
-from kdns.proto.query import MAX_UDP_OCTETS, read_query, Transport
+from kdns.proto.query import MAX_UDP_OCTETS, Query, read_query, Transport
+from kdns.proto.refusal import refusal
 from kdns.proto.response import make_bare
 from kdns.proto.table import AnswerTable
+from zones.records import AXFR, IXFR
 
 MAX_TABLE_OCTETS = {Transport.UDP: 48 * 2**20, Transport.TCP: 16 * 2**20}
 """Memory for finished answers. UDP's takes four spellings of each of 25,000 names; TCP sees fewer, larger ones."""
@@ -21,14 +23,17 @@ MAX_KEY_OCTETS = MAX_UDP_OCTETS
 class Responder:
     """Answers packets from an authority, with one table of finished answers for each transport."""
 
-    def __init__(self, authority: Authority, *, forwards: bool = False) -> None:
+    def __init__(self, authority: Authority, *, forwards: bool = False, transfers: bool = False) -> None:
         self.authority = authority
+        self._transfers = transfers
         self.tables = {transport: AnswerTable(max_octets=octets) for transport, octets in MAX_TABLE_OCTETS.items()}
         self._forwards = forwards
         self._turn = 0
 
-    def respond(self, wire: bytes, transport: Transport) -> tuple[bytes | None, Label | None] | Ask:
+    def respond(self, wire: bytes, transport: Transport) -> tuple[bytes | None, Label | None] | Ask | Query:
         """Return the response's tail (None: stay silent) and what to count it by, or a question for the upstreams.
+
+        A query for a transfer comes back as it is, where there are transfers.
 
         No label means that the message could not be read.
         """
@@ -43,6 +48,9 @@ class Responder:
             if exc.rcode_hint is None:
                 return None, None
             return make_bare(wire, exc.rcode_hint, ra=self._forwards), None
+        is_transfer = self._transfers and query.qtype in (AXFR, IXFR)
+        if is_transfer and refusal(query, ra=self._forwards, transfers=True) is None:
+            return query
         answer = self.authority.answer(query)
         if isinstance(answer, Ask):
             return answer

@@ -24,8 +24,7 @@ CORE = frozenset({Kind.NAMESPACE, Kind.SERVICE, Kind.ENDPOINT_SLICE, Kind.POD})
 def paths_of(kind: Kind) -> tuple[str, ...]:
     """Return the path of *kind* in the API, for each version that is understood."""
     return tuple(
-        f"/{'apis' if '/' in version else 'api'}/{version}/{kind.value.lower()}{'es' if kind.value[-1] == 's' else 's'}"
-        for version in API_VERSIONS[kind]
+        f"/{'apis' if '/' in version else 'api'}/{version}/{kind.plural.lower()}" for version in API_VERSIONS[kind]
     )
 
 

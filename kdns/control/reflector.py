@@ -161,7 +161,7 @@ class Reflector:
         self._backoff = Backoff(self._pace)
         self._version: str | None = None
         self._streams_lists = True
-        self._where = f"{resource.kind.value}s"
+        self._where = resource.kind.plural
         self._paths = list(resource.paths)
         self._lacking = 0
         self.kind = resource.kind

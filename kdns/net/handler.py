@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from kdns.proto.table import Entry
@@ -15,6 +15,10 @@ Later = Callable[[Deliver], None]
 No task waits for it: a task for each question on its way costs more than the question."""
 
 
+Several = Iterator[bytes]
+"""The tails of several responses to one message, made one after the other as the client takes them; over TCP alone."""
+
+
 Client = Callable[[], tuple[str, int]]
 """Tells the address and port that a message came from; to be called, if at all, before the handler returns."""
 
@@ -25,7 +29,7 @@ class Handler(Protocol):
     find: Callable[[bytes], Entry | None]
     """The hot path: the finished answer to a query's octets behind the ID, if there is one."""
 
-    def respond(self, wire: bytes, client: Client) -> bytes | Later | None:
+    def respond(self, wire: bytes, client: Client) -> bytes | Later | Several | None:
         """Return the tail for a message that ``find`` lacks (*client* is who sent it); never raises."""
 
     def count(self, hits: Sequence[Entry], seconds: float) -> None:

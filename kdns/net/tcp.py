@@ -18,13 +18,14 @@ import errno
 import logging
 import resource
 from collections import OrderedDict
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Final, NoReturn
 
 import trio
 
-from kdns.net.handler import Handler
+from kdns.net.handler import Handler, Several
 from kdns.proto.query import HEADER_OCTETS
 
 log = logging.getLogger(__name__)
@@ -239,9 +240,8 @@ class _Connection:
                 self._take(bytes(buffer[at + 2 : end]), nursery)
             at = end
         del buffer[:at]
-        if self._unsent and not self._is_writing:
-            self._is_writing = True
-            nursery.start_soon(self._write)
+        if self._unsent:
+            self._start_writing(nursery)
         return was_one
 
     def _take(self, wire: bytes, nursery: trio.Nursery) -> None:
@@ -254,6 +254,9 @@ class _Connection:
         answer = self._handler.respond(wire, self._tell_peer)
         if isinstance(answer, bytes):
             self._queue(wire[:2], answer)
+        elif isinstance(answer, Iterator):
+            self._pending += 1
+            nursery.start_soon(self._send_several, wire[:2], answer, nursery)
         elif answer is not None:
             self._pending += 1
             self._connections.pending += 1
@@ -275,6 +278,22 @@ class _Connection:
         if tail is None or self._is_over:
             return
         self._queue(message_id, tail)
+        self._start_writing(nursery)
+
+    async def _send_several(self, message_id: bytes, tails: Several, nursery: trio.Nursery) -> None:
+        """Queue responses one by one, no faster than the client takes them."""
+        try:
+            for tail in tails:
+                self._queue(message_id, tail)
+                self._start_writing(nursery)
+                await trio.lowlevel.checkpoint()
+                while len(self._unsent) + self._in_write >= MAX_UNSENT_OCTETS:
+                    await self._wait_for_progress()
+        finally:
+            self._pending -= 1
+            self._wake()
+
+    def _start_writing(self, nursery: trio.Nursery) -> None:
         if not self._is_writing:
             self._is_writing = True
             nursery.start_soon(self._write)
@@ -301,7 +320,8 @@ class _Connection:
             self._wake()
 
     async def _wait_for_progress(self) -> None:
-        self._progress = trio.Event()
+        if self._progress.is_set():
+            self._progress = trio.Event()
         await self._progress.wait()
 
     def _wake(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from time import perf_counter
 from typing import Any, NoReturn
@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import trio
 
 from kdns.net import batch
-from kdns.net.handler import Handler, Later
+from kdns.net.handler import Handler, Later, Several
 from kdns.proto.table import Entry
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ class UdpListener:
                 continue
             began = perf_counter()
             entry = self._handler.find(wire[2:])
-            answer: bytes | Later | None
+            answer: bytes | Later | Several | None
             if entry is not None:
                 answer = entry.next()
                 self._handler.count([entry], perf_counter() - began)
@@ -144,8 +144,10 @@ class UdpListener:
             elif answer is not None:
                 self._wait_for(answer, partial(self._send, wire[:2], address, _without_interface(control)))
 
-    def _wait_for(self, answer: Later, send: Callable[[bytes], None]) -> None:
+    def _wait_for(self, answer: Later | Several, send: Callable[[bytes], None]) -> None:
         """Have *send* called with the tail of a response that takes time, when it is there."""
+        if isinstance(answer, Iterator):
+            return  # several responses to one message go over TCP alone: no handler gives them here
         if self._later >= MAX_LATER:
             self.shed += 1
             return

@@ -88,6 +88,14 @@ def make_question(
     return head + qname.wire + b"%c%c\0\1" % divmod(qtype, 256) + opt
 
 
+def make_notify(message_id: bytes, soa: RRset) -> bytes:
+    """Return a NOTIFY that says that the zone of *soa* has changed (RFC 1996 section 3.7)."""
+    question = soa.owner.wire + b"\0\6\0\1"
+    rdata = soa.rdatas[0]
+    record = b"\xc0\x0c\0\6\0\1" + soa.ttl.to_bytes(4, "big") + len(rdata).to_bytes(2, "big") + rdata
+    return message_id + b"\x24\0" + b"\0\1\0\1\0\0\0\0" + question + record
+
+
 def read_message(wire: bytes) -> Message:
     """Read a whole message. Raises WireError, and nothing else, for octets of any kind."""
     try:

@@ -20,8 +20,11 @@ from zones.records import AXFR, IN, IXFR, OPT, TSIG
 _META: Final = frozenset((OPT, TSIG, 249, 253, 254))
 
 
-def refusal(query: Query, *, ra: bool) -> tuple[int, bytes] | None:
-    """Return RCODE and tail of the response where *query* is one of these, None for any other."""
+def refusal(query: Query, *, ra: bool, transfers: bool = False) -> tuple[int, bytes] | None:
+    """Return RCODE and tail of the response where *query* is one of these, None for any other.
+
+    With *transfers* somebody else decides about AXFR and IXFR.
+    """
     if (edns := query.edns) is not None and edns.version:
         return BADVERS, make_badvers(query, ra=ra)
     if query.signed is not None:
@@ -29,6 +32,8 @@ def refusal(query: Query, *, ra: bool) -> tuple[int, bytes] | None:
     qtype = query.qtype
     if query.qclass != IN:
         rcode = REFUSED
+    elif transfers and qtype in (AXFR, IXFR):
+        return None
     elif qtype in _META or (qtype == AXFR and query.transport is Transport.UDP):
         rcode = FORMERR
     elif qtype in (AXFR, IXFR):

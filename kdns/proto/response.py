@@ -7,7 +7,7 @@ the types of RFC 1035 (RFC 3597 section 4); never inside SRV (RFC 2782), though 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from kdns.proto.query import (
@@ -92,6 +92,32 @@ def make_response(
     twice = records + records
     starts = [number * len(records) // count for number in range(count)]
     return tuple(front + b"".join(twice[start : start + len(records)]) + rest for start in starts)
+
+
+def make_transfer(query: Query, rrsets: Iterable[RRset], *, max_octets: int, ra: bool) -> Iterator[bytes]:
+    """Yield the tails of the messages that hold *rrsets*, in their order, each of about *max_octets* at most.
+
+    A record larger than that has a message of its own. Each message repeats the question (RFC 5936 section 2.2.1).
+    """
+    opt = opt_record(query, 0, b"")
+    writer = _Writer(query, max_octets - len(opt))
+    for rrset in rrsets:
+        rest = rrset
+        while not writer.add(rest):
+            if not writer.records:
+                raise ValueError(f"a record of {rrset.owner} does not fit into a message")
+            left = len(rest.rdatas) - writer.added
+            yield _transferred(query, writer, opt, ra=ra)
+            rest = RRset(rrset.owner, rrset.rtype, rrset.ttl, rrset.rdatas[len(rrset.rdatas) - left :])
+            writer = _Writer(query, max_octets - len(opt))
+    if writer.records:
+        yield _transferred(query, writer, opt, ra=ra)
+
+
+def _transferred(query: Query, writer: _Writer, opt: bytes, *, ra: bool) -> bytes:
+    counts = (writer.records, 0, int(bool(opt)))
+    head = _head(query, counts, rcode=0, aa=True, tc=False, ra=ra, more=0)
+    return head + bytes(writer.buf[len(head) :]) + opt
 
 
 def _subsets(
@@ -238,7 +264,7 @@ def _name_at(rdata: bytes, at: int) -> tuple[Name, int]:
 class _Writer:
     """Records behind a question. Offsets in ``buf`` are two less than in the message, which has its ID in front."""
 
-    __slots__ = ("_names", "_qname", "buf", "limit", "records")
+    __slots__ = ("_names", "_qname", "added", "buf", "limit", "records")
 
     def __init__(self, query: Query, limit: int) -> None:
         self._qname = query.qname
@@ -246,10 +272,13 @@ class _Writer:
         self.buf = bytearray(10) + query.question
         self.limit = min(limit, MAX_MESSAGE_OCTETS) - 2
         self.records = 0
+        self.added = 0
+        """How many records the last ``add`` left in place."""
 
     def add(self, rrset: RRset, *, whole: bool = False) -> bool:
         """Append the records of *rrset*, or with *whole* either all or none; tell whether all of them fitted."""
         start, before = len(self.buf), self.records
+        self.added = 0
         for rdata in rrset.rdatas:
             at = len(self.buf)
             self._name(rrset.owner)
@@ -259,6 +288,7 @@ class _Writer:
                 self.cut(*((start, before) if whole else (at, self.records)))
                 return False
             self.records += 1
+            self.added += 1
         return True
 
     def encode(self, rrset: RRset) -> list[bytes]:

@@ -12,7 +12,7 @@ import dns.rdatatype
 import dns.rrset
 import dnslib
 
-from kdns.answer.authority import Ask, Authority, ZoneSet
+from kdns.answer.authority import Authority, ZoneSet
 from kdns.answer.responder import Responder
 from kdns.proto.message import read_message
 from kdns.proto.query import Transport
@@ -120,7 +120,7 @@ class Cluster:
         if entry is not None:
             return wire[:2] + entry.next()
         found = self.responder.respond(wire, transport)
-        assert not isinstance(found, Ask)
+        assert isinstance(found, tuple)
         return None if found[0] is None else wire[:2] + found[0]
 
 

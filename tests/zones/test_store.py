@@ -171,11 +171,17 @@ Event = Object | tuple[Kind, ObjectKey]
 class View:
     """The zones over a store, and everything that can be asked of them."""
 
-    def __init__(self, *, ignore_empty_service: bool, pods: PodMode = PodMode.VERIFIED) -> None:
-        imports = Imports(ignore_empty=ignore_empty_service)
-        self.store = Store(ignore_empty_service=ignore_empty_service, imports=imports, external_zones=EXTERNAL)
-        outside = self.store.outside
+    def __init__(
+        self, *, ignore_empty_service: bool, pods: PodMode = PodMode.VERIFIED, store: Store | None = None
+    ) -> None:
+        self.store = store or Store(
+            ignore_empty_service=ignore_empty_service,
+            imports=Imports(ignore_empty=ignore_empty_service),
+            external_zones=EXTERNAL,
+        )
+        outside, imports = self.store.outside, self.store.imports
         assert outside is not None
+        assert imports is not None
         zone = ClusterZone(ORIGIN, self.store, serial=Serial(1), pods=pods, is_zonal=True)
         self.zones = ZoneSet(
             [
@@ -432,3 +438,16 @@ def test_the_same_object_again_changes_nothing() -> None:
     assert not store.put(service("web", "10.96.0.1"))
     assert not store.put(namespace())
     assert not store.delete(Kind.SERVICE, ObjectKey(b"default", b"other"))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(events, max_size=10), st.lists(events, max_size=10))
+def test_a_copy_is_what_there_was(before: list[Event], after: list[Event]) -> None:
+    view = View(ignore_empty_service=False)
+    for event in before:
+        view.apply(event)
+    walked = [list(zone.walk()) for zone in view.zones.zones]
+    copy = View(ignore_empty_service=False, store=view.store.copy())
+    for event in after:
+        view.apply(event)
+    assert [list(zone.walk()) for zone in copy.zones.zones] == walked
