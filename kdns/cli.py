@@ -124,6 +124,7 @@ async def _check(conf: config.Config) -> None:
     server = Server(conf)
     _check_credentials(conf)
     server.check_upstreams()
+    server.check_certificate()
     server.cluster.load()
     bad_lines = [problem for some in server.cluster.static.problems.values() for problem in some]
     if bad_lines:

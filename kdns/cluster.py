@@ -14,8 +14,9 @@ import trio
 
 from kdns.admin.metrics import Metrics
 from kdns.answer.authority import Authority, ZoneSet
+from kdns.answer.push import Feed
 from kdns.answer.responder import Responder
-from kdns.config import Config, EndpointMode
+from kdns.config import Config, EndpointMode, PushMode
 from kdns.control.client import ApiServer
 from kdns.control.cluster import ApiSource, CORE, Source
 from kdns.control.manifests import ManifestReader, ManifestSource
@@ -234,7 +235,11 @@ class Cluster:
             reverse=frozenset(config.reverse),
             overlay=self.overlay,
             rewrites=Rewrites(config.rewrites) if config.rewrites else None,
+            pushes=config.push is not PushMode.OFF,
         )
+        self.feed = Feed(self.authority.records_of) if config.push is not PushMode.OFF else None
+        self.news = trio.Event()
+        """Set when something waits to be pushed."""
         self.responder = Responder(self.authority, forwards=forwards, transfers=bool(config.transfer_to))
         self._told: set[bytes] = set()
         self._told_hidden: set[str] = set()
@@ -272,6 +277,10 @@ class Cluster:
         moved = [group for group in self.zones.groups if group.serial.advance(now)]
         for group in moved:
             self.responder.forget(zone.origin.key for zone in group.zones)
+        if self.feed is not None and moved:
+            self.feed.changed(zone.origin.key for group in moved for zone in group.zones)
+            self.feed.changed_unseen()
+            self._wake()
         if moved:
             self._tell_public_namespaces()
             self._state.keep_serials({group.name: group.serial.value for group in self.zones.groups})
@@ -339,19 +348,29 @@ class Cluster:
     def _changed(self, change: Change) -> None:
         self._generation += 1
         self.zones.note(change)
-        if self.overlay is None:
+        if self.overlay is None and self.feed is None:
             self.responder.forget(self.zones.owners_of(change))
             return
         owners = list(self.zones.owners_of(change))
         self.responder.forget(owners)
-        if self.sink.is_synced:
+        if self.feed is not None:
+            self.feed.changed(owners)
+            self._wake()
+        if self.overlay is not None and self.sink.is_synced:
             self._tell_hidden(Name.trusted(key) for key in owners if self.overlay.records.at(key) is not None)
+
+    def _wake(self) -> None:
+        if self.feed is not None and self.feed.has_news:
+            self.news.set()
 
     def _static_changed(self, records: StaticRecords) -> None:
         assert self.overlay is not None  # without static records nobody reads any
         self.overlay.records = records
         self._generation += 1
         self.responder.clear()
+        if self.feed is not None:
+            self.feed.changed_unseen(all_of_them=True)
+            self._wake()
         for group in self.zones.groups:
             group.serial.changed()
         if self.sink.is_synced:

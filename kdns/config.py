@@ -28,6 +28,7 @@ from kdns.options import (
     LogFormat,
     Option,
     read_options,
+    readable_file,
     seconds,
     SERVING,
     STATIC_OPTIONS,
@@ -37,7 +38,7 @@ from kdns.options import (
     upstream,
     zone,
 )
-from kdns.upstream.servers import DNS_PORT, Server
+from kdns.upstream.servers import DNS_PORT, Server, TLS_PORT
 from zones.names import Name
 from zones.pods import PodMode
 from zones.records import CNAME, RRset
@@ -56,12 +57,24 @@ class EndpointMode(Enum):
     NONE = "none"
 
 
+class PushMode(Enum):
+    """Over which connections changes are pushed; the value is what a user writes."""
+
+    OFF = "off"
+    TLS = "tls"
+    TCP = "tcp"
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that ``kdns serve`` was told, valid as a whole; each field is explained by its ``Option``."""
 
     manifests: tuple[Path, ...]
     access: Access | None
     listen: tuple[Listen, ...]
+    listen_tls: tuple[Listen, ...]
+    tls_cert: Path | None
+    tls_key: Path | None
+    push: PushMode
     admin: tuple[Listen, ...]
     zones: tuple[Name, ...]
     clusterset_zones: tuple[Name, ...]
@@ -128,6 +141,34 @@ OPTIONS: Final[Sequence[Option]] = (
         "an address such as 192.0.2.1, tcp://192.0.2.1 or tls://192.0.2.1#dns.example, or the path of a resolv.conf",
         upstream,
         is_list=True,
+        group=SERVING,
+    ),
+    Option(
+        "listen-tls",
+        "ADDR:PORT",
+        "Answer there over TLS (DNS over TLS, RFC 7858). Repeatable; no port means 853.",
+        f"an address and port such as 127.0.0.1:{TLS_PORT}",
+        lambda value: listen_from_text(text(value), default_port=TLS_PORT),
+        is_list=True,
+        group=SERVING,
+    ),
+    Option(
+        "tls-cert",
+        "FILE",
+        "The certificate for --listen-tls, with those it was signed by; read anew when it changes.",
+        "a readable file of PEM certificates",
+        readable_file,
+        group=SERVING,
+    ),
+    Option("tls-key", "FILE", "Its key.", "a readable file with a PEM key", readable_file, group=SERVING),
+    Option(
+        "push",
+        "MODE",
+        "Push changes to those who subscribe (RFC 8765), as nodelocal does: off; tls, over --listen-tls alone; tcp, "
+        "over plain TCP as well, which is for the cluster's own network.",
+        "off, tls or tcp",
+        choice(PushMode),
+        "off",
         group=SERVING,
     ),
     LAMEDUCK,
@@ -285,6 +326,10 @@ def load(flags: Mapping[str, Any], file: Path | None, *, needs_source: bool = Tr
         manifests=tuple(values["manifests"]),
         access=access,
         listen=tuple(dict.fromkeys(values["listen"])),
+        listen_tls=tuple(dict.fromkeys(values["listen-tls"])),
+        tls_cert=values["tls-cert"],
+        tls_key=values["tls-key"],
+        push=values["push"],
         admin=tuple(dict.fromkeys(values["admin"])),
         zones=tuple(dict.fromkeys(values["zone"])),
         external_zones=tuple(dict.fromkeys(values["external-zone"])),
@@ -333,6 +378,18 @@ def _check_together(
         for secondary in values["notify"]
         if secondary is not None and not secondary.port
     )
+    problems.extend(
+        Problem(written["listen-tls"][0], f"no --{name}", "a certificate and its key")
+        for name in ("tls-cert", "tls-key")
+        if "listen-tls" in written and name not in written
+    )
+    problems.extend(
+        Problem(written[name][0], "no --listen-tls", "an address to answer over TLS at")
+        for name in ("tls-cert", "tls-key")
+        if name in written and "listen-tls" not in written
+    )
+    if values["push"] is PushMode.TLS and "listen-tls" not in written:
+        problems.append(Problem(written["push"][0], "tls, and no --listen-tls", "an address to answer over TLS at"))
     if "namespace" in written and "namespace-labels" in written:
         place = written["namespace-labels"][0]
         problems.append(Problem(place, f"{written['namespace'][0]} besides", "one of the two"))

@@ -10,21 +10,25 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import trio
 
 from kdns.admin.logs import QueryLog
-from kdns.admin.metrics import Gauges, Metrics
+from kdns.admin.metrics import Metrics
 from kdns.admin.stats import QueryStats
 from kdns.admin.upstreams import UpstreamStats
 from kdns.answer.authority import STATIC
+from kdns.answer.push import Feed
+from kdns.answer.session import DsoSession
 from kdns.answer.transfer import Transfers
+from kdns.certificate import Certificate
 from kdns.cluster import Cluster, is_listed
-from kdns.config import Config
-from kdns.control.cluster import ApiSource
+from kdns.config import Config, PushMode
 from kdns.control.reflector import Pace
 from kdns.errors import ConfigError, Problem
+from kdns.gauges import gauges_of
 from kdns.net.addresses import is_listened_at
 from kdns.notify import Notifier
 from kdns.program import Program, raise_descriptor_limit
@@ -41,12 +45,20 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS: Final = 1.0
 
+GATHER_SECONDS: Final = 0.002
+"""Changes of this long go out together: one look-up of a name for a slice and its Service."""
+PUSH_SECONDS: Final = 0.005
+"""Pushing for longer than this lets queries in between."""
+
 
 class Server:
     """The program. *announce* is given the lines that a user sees on standard output."""
 
     def __init__(self, config: Config, *, announce: Callable[[str], None] = print, pace: Pace | None = None) -> None:
         self.config = config
+        self._certificate: Certificate | None = None
+        if config.tls_cert is not None and config.tls_key is not None:
+            self._certificate = Certificate(config.tls_cert, config.tls_key)
         raise_descriptor_limit()
         self.metrics = Metrics(VERSION)
         self.cluster = Cluster(config, metrics=self.metrics, pace=pace)
@@ -86,9 +98,22 @@ class Server:
             lameduck=config.lameduck,
             handler=self._handler,
             announce=announce,
+            listen_tls=config.listen_tls,
+            tls=self._certificate.context if self._certificate is not None else None,
+            sessions=self._open_session if self.cluster.feed is not None else None,
+            has_plain_sessions=config.push is PushMode.TCP,
         )
         self.metrics.add(self.stats)
-        self.metrics.add(self._gauges())
+        self.metrics.add(
+            gauges_of(
+                self.cluster,
+                self.program,
+                self.stats.server,
+                forwarder=self._forwarder,
+                transfers=self._transfers,
+                notifier=self._notifier,
+            )
+        )
 
     # -- what the admin pages ask ---------------------------------------------------------------------------------
 
@@ -100,7 +125,10 @@ class Server:
 
     def troubles(self) -> list[str]:
         """List what is wrong with where the objects come from."""
-        return self.cluster.troubles() + (self._notifier.troubles() if self._notifier is not None else [])
+        troubles = self.cluster.troubles() + (self._notifier.troubles() if self._notifier is not None else [])
+        if self._certificate is not None and self._certificate.trouble:
+            troubles.append(self._certificate.trouble)
+        return troubles
 
     def metrics_page(self) -> bytes:
         """Return the metrics page."""
@@ -121,9 +149,15 @@ class Server:
         if problems:
             raise ConfigError(problems)
 
+    def check_certificate(self) -> None:
+        """Raise ConfigError for a certificate, or its key, that cannot be used."""
+        if self._certificate is not None:
+            self._certificate.load()
+
     def bind(self) -> None:
         """Bind everything. Raises ConfigError; then nothing is bound."""
         self.check_upstreams()
+        self.check_certificate()
         self.program.bind()
 
     @property
@@ -136,9 +170,29 @@ class Server:
         parts = [self.cluster.source.run, self.cluster.static.run, self._tick, self._tell_when_synced]
         if self._notifier is not None:
             parts.append(self._notifier.run)
+        if self.cluster.feed is not None:
+            parts.append(partial(self._push, self.cluster.feed))
+        if self._certificate is not None:
+            parts.append(self._certificate.run)
         if self._exchanges is not None:
             parts.insert(0, self._exchanges.run)
         await self.program.run(self, parts, task_status=task_status)
+
+    def _open_session(self, send: Callable[[bytes], None], cut: Callable[[], None]) -> DsoSession:
+        assert self.cluster.feed is not None  # else there are no sessions
+        return DsoSession(self.cluster.feed, send, cut, trio.current_time())
+
+    async def _push(self, feed: Feed) -> None:
+        """Push changes: those that come close together at once, and queries are answered meanwhile."""
+        while True:
+            await self.cluster.news.wait()
+            await trio.sleep(GATHER_SECONDS)
+            self.cluster.news = trio.Event()
+            began = trio.current_time()
+            for _ in feed.flush():
+                if trio.current_time() - began > PUSH_SECONDS:
+                    await trio.lowlevel.checkpoint()
+                    began = trio.current_time()
 
     async def _tick(self) -> None:
         while True:
@@ -161,114 +215,6 @@ class Server:
             family=family,
             transfers=self._transfers,
         )
-
-    def _gauges(self) -> Gauges:
-        cluster, gauges = self.cluster, Gauges()
-        sink, store, tables = cluster.sink, cluster.store, cluster.responder.tables
-        server = self.stats.server
-        one: tuple[str, ...] = ()
-        gauges.add(
-            "coredns_plugin_enabled",
-            "A metric that indicates whether a plugin is enabled on per server and zone basis.",
-            lambda: (
-                [((server, zone.origin.to_text(), "", "kubernetes"), 1) for zone in cluster.zones.all]
-                + [((server, ".", "", "forward"), 1)] * bool(self.config.upstreams)
-            ),
-            labels=("server", "zone", "view", "name"),
-        )
-        gauges.add(
-            "kdns_synced", "Whether every kind of object has been complete once.", lambda: [(one, sink.is_synced)]
-        )
-        gauges.add(
-            "kdns_objects",
-            "Objects in the store by kind.",
-            lambda: [((kind.value,), store.count(kind)) for kind in sink.kinds],
-            labels=("kind",),
-        )
-        gauges.add("kdns_events", "Objects put or deleted.", lambda: [(one, sink.events)], is_counter=True)
-        gauges.add(
-            "kdns_bad_objects", "Objects that could not be served.", lambda: [(one, sink.bad_objects)], is_counter=True
-        )
-        gauges.add(
-            "kdns_source_troubles",
-            "Places that objects come from (kinds of an API, manifest files) with something wrong now.",
-            lambda: [(one, len(sink.troubles))],
-        )
-        if isinstance(source := cluster.source, ApiSource):
-            gauges.add(
-                "kdns_watch_age_seconds",
-                "Seconds since the API server last said anything about a kind.",
-                lambda: [((r.kind.value,), r.age()) for r in source.reflectors],
-                labels=("kind",),
-            )
-            gauges.add(
-                "kdns_lists",
-                "Whole lists asked for by kind.",
-                lambda: [((r.kind.value,), r.lists) for r in source.reflectors],
-                labels=("kind",),
-                is_counter=True,
-            )
-        gauges.add(
-            "kdns_answers",
-            "Finished answers stored.",
-            lambda: [((transport.value,), len(table)) for transport, table in tables.items()],
-            labels=("proto",),
-        )
-        gauges.add(
-            "kdns_answer_bytes",
-            "Memory of the finished answers stored.",
-            lambda: [((transport.value,), table.octets) for transport, table in tables.items()],
-            labels=("proto",),
-        )
-        gauges.add(
-            "kdns_public_namespaces",
-            "Namespaces named like public top-level domains, which take outside names from search paths.",
-            lambda: [(one, len(cluster.public_namespaces()))],
-        )
-        if (outside := store.outside) is not None:
-            gauges.add(
-                "kdns_hostname_conflicts",
-                "Hostnames that several objects claim which lead to different places; the oldest has it.",
-                lambda: [(one, len(outside.conflicts))],
-            )
-        gauges.add(
-            "kdns_serial",
-            "The serial of each zone.",
-            lambda: [
-                ((zone.origin.to_text(),), group.serial.value) for group in cluster.zones.groups for zone in group.zones
-            ],
-            labels=("zone",),
-        )
-        if (transfers := self._transfers) is not None:
-            gauges.add(
-                "kdns_transfers",
-                "Zone transfers asked for, by what came of them: whole, current (the SOA alone) or refused.",
-                lambda: list(transfers.done.items()),
-                labels=("zone", "result"),
-                is_counter=True,
-            )
-        if (notifier := self._notifier) is not None:
-            gauges.add("kdns_notifies", "NOTIFY messages sent.", lambda: [(one, notifier.sent)], is_counter=True)
-        gauges.add("kdns_tcp_connections", "Open TCP connections.", lambda: [(one, len(self.program.connections))])
-        gauges.add(
-            "kdns_tcp_closed_for_others",
-            "Quiet TCP connections closed to make room for new ones.",
-            lambda: [(one, self.program.connections.closed_for_others)],
-            is_counter=True,
-        )
-        gauges.add(
-            "kdns_udp_replies_lost",
-            "Replies that the system would not send.",
-            lambda: [(one, self.program.lost)],
-            is_counter=True,
-        )
-        gauges.add(
-            "coredns_forward_max_concurrent_rejects",
-            "Counter of the number of queries rejected because the concurrent queries were at maximum.",
-            lambda: [(one, self.program.shed + (self._forwarder.shed if self._forwarder else 0))],
-            is_counter=True,
-        )
-        return gauges
 
 
 def plugin_of(label: Label) -> str:

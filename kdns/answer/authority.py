@@ -22,17 +22,21 @@ from kdns.answer.rewriting import restored_tails, rewritten_query
 from kdns.proto import peer
 from kdns.proto.label import Label, Labels
 from kdns.proto.message import Message, Record, rrsets_of
-from kdns.proto.query import BADVERS, NOERROR, NXDOMAIN, Query, REFUSED, SERVFAIL
+from kdns.proto.query import BADVERS, NOERROR, NOTAUTH, NXDOMAIN, Query, REFUSED, SERVFAIL
 from kdns.proto.refusal import refusal
 from kdns.proto.response import ede, make_negative, make_response
 from zones.names import Name
-from zones.records import A, AAAA, ANY, CNAME, NS, RRset, SOA, SRV, srv_target
+from zones.records import A, AAAA, ANY, CNAME, NS, PTR, RRset, SOA, SRV, srv_target, TXT
 from zones.rewrite import Rewrites
+from zones.search import MARKER
 from zones.static import Overlay
 from zones.zone import Alias, Found, NODATA, NoData, NxDomain, Outcome, Reads, Zone
 
 MAX_ALIASES: Final = 10
 """CNAMEs followed for one answer: what CoreDNS follows; a longer chain is a mistake, and ends there."""
+
+_EVERY: Final = (A, AAAA, CNAME, SRV, TXT, PTR, NS, SOA)
+"""Every type that a zone has records of."""
 
 _DNAME: Final = 39
 _DNSSEC: Final = frozenset((46, 47, 50))  # RRSIG, NSEC, NSEC3
@@ -84,7 +88,8 @@ class Authority:
 
     ``unsynced`` are the origins of the zones whose objects are not complete yet: at first all. Whoever knows that they
     are takes them out. *overlay* has static records: the zones have them over themselves, and here they are for names
-    in none of them. *rewrites* apply to what is asked for, not to what that leads to.
+    in none of them. *rewrites* apply to what is asked for, not to what that leads to. With *pushes* those who ask
+    whether this is kdns are told that it has changes to push.
     """
 
     def __init__(
@@ -95,7 +100,9 @@ class Authority:
         reverse: frozenset[Name] = frozenset(),
         overlay: Overlay | None = None,
         rewrites: Rewrites | None = None,
+        pushes: bool = False,
     ) -> None:
+        self._greets = peer.FEED * pushes
         self.zones = zones
         self._overlay = overlay or Overlay()
         self._rewrites = rewrites
@@ -197,7 +204,7 @@ class Authority:
             rotate=rotate,
             aa=True,
             ra=self._forwards,
-            options=_greeting(query, note),
+            options=self._greeting(query, note),
         )
         return Answer(tails, _tuple(_joined(owners, tuple(reads))), self._label(self._text(zone), query, NOERROR))
 
@@ -223,7 +230,7 @@ class Authority:
     ) -> Answer:
         if zone is None:  # a static name without the type: no zone, and so no SOA
             tails = make_response(
-                query, rcode=NOERROR, answer=chain, aa=True, ra=self._forwards, options=_greeting(query)
+                query, rcode=NOERROR, answer=chain, aa=True, ra=self._forwards, options=self._greeting(query)
             )
             return Answer(tails, _tuple(owners), self._label(STATIC, query, NOERROR))
         if zone.origin in self.unsynced and (query.qname != zone.origin or chain):
@@ -231,7 +238,7 @@ class Authority:
         soa, forwards = zone.soa, self._forwards
         rcode = NOERROR if isinstance(outcome, NoData) else NXDOMAIN
         note |= peer.NOTHING_MATCHED * (not chain) | peer.LITERAL * outcome.is_literal
-        options = _greeting(query, note)
+        options = self._greeting(query, note)
         if chain:
             tails = make_response(
                 query, rcode=rcode, answer=chain, authority=(soa,), aa=True, ra=forwards, options=options
@@ -243,7 +250,7 @@ class Authority:
     def _unready(self, query: Query, zone: Zone, chain: list[RRset]) -> Answer:
         """Return SERVFAIL: what is not known yet must not be denied."""
         options = ede(EDE_NOT_READY, "not synced with the cluster yet") if query.edns is not None else b""
-        options += _greeting(query)
+        options += self._greeting(query)
         if chain:
             tail = make_response(query, rcode=SERVFAIL, ra=self._forwards, options=options)[0]
         else:
@@ -255,7 +262,7 @@ class Authority:
 
         def complete(message: Message | None) -> Answer:
             if message is None:
-                options = ede(EDE_NO_REACHABLE, "no upstream answered") + _greeting(query)
+                options = ede(EDE_NO_REACHABLE, "no upstream answered") + self._greeting(query)
                 tail = make_response(query, rcode=SERVFAIL, ra=True, options=options)[0]
                 return Answer((tail,), None, self._label(".", query, SERVFAIL))
             rcode = message.rcode if message.rcode < BADVERS else SERVFAIL
@@ -268,15 +275,43 @@ class Authority:
                 authority=rrsets_of(authority if not any(r.rtype == query.qtype for r in found) else []),
                 aa=bool(chain),
                 ra=True,
-                options=_greeting(query),
+                options=self._greeting(query),
             )
             return Answer(tails, None, self._label(".", query, rcode))
 
         return Ask(name, query.qtype, do, complete)
 
     def _outside(self, query: Query) -> Answer:
-        tail = make_response(query, rcode=REFUSED, ra=self._forwards, options=_greeting(query))[0]
+        tail = make_response(query, rcode=REFUSED, ra=self._forwards, options=self._greeting(query))[0]
         return Answer((tail,), (), self._label("", query, REFUSED))
+
+    def records_of(self, name: Name, qtype: int) -> tuple[dict[int, RRset], Reads] | int:
+        """Return the RRsets of a name and type (ANY: of the name) by type, and the owner names they were made from.
+
+        An RCODE where there are none to speak of: NOTAUTH for a name of no zone, SERVFAIL before its zone is complete.
+        Aliases are not followed (RFC 8765 section 6.2.1); a name that stands for a search path has its alias for
+        every type.
+        """
+        target = (self._rewrites.of(name) if self._rewrites is not None else None) or name
+        zone = self.zones.closest(target)
+        if zone is None and self._overlay.records.at(target.key) is None:
+            return NOTAUTH
+        if zone is not None and zone.origin in self.unsynced:
+            return SERVFAIL
+        found: dict[int, RRset] = {}
+        owners: list[bytes] | None = [] if target is name else [target.key]
+        is_path = target.is_under(MARKER)
+        for rtype in _EVERY if qtype == ANY and not is_path else (qtype,):
+            outcome = zone.lookup(target, rtype) if zone is not None else self._static(target, rtype)
+            owners = _joined(owners, outcome.reads if outcome is not None else ())
+            if isinstance(outcome, Found) or (isinstance(outcome, Alias) and (is_path or qtype in (CNAME, ANY))):
+                rrset = outcome.rrset
+                found[rrset.rtype] = rrset if target is name else msgspec.structs.replace(rrset, owner=name)
+        return found, _tuple(owners)
+
+    def _greeting(self, query: Query, note: int = 0) -> bytes:
+        """Return the option that tells a peer that this is kdns, and *note*, if it asked."""
+        return peer.greeting(self._greets | note) if query.edns is not None and query.edns.is_peer else b""
 
     def _text(self, zone: Zone | None) -> str:
         return self._zone_text[zone.origin] if zone is not None else STATIC
@@ -303,11 +338,6 @@ def chain_of(records: Sequence[Record], name: Name, qtype: int) -> list[Record]:
         for record in records
         if record.owner in names or (record.rtype == _DNAME and any(n.is_under(record.owner) for n in names))
     ]
-
-
-def _greeting(query: Query, note: int = 0) -> bytes:
-    """Return the option that tells a peer that this is kdns, and *note*, if it asked."""
-    return peer.greeting(note) if query.edns is not None and query.edns.is_peer else b""
 
 
 def _joined(owners: list[bytes] | None, reads: Reads) -> list[bytes] | None:

@@ -23,6 +23,27 @@ Client = Callable[[], tuple[str, int]]
 """Tells the address and port that a message came from; to be called, if at all, before the handler returns."""
 
 
+class Session(Protocol):
+    """What a connection becomes whose client asks for a session (RFC 8490)."""
+
+    @property
+    def deadline(self) -> float:
+        """When the connection is cut unless something is heard before, by trio's clock."""
+
+    def receive(self, wire: bytes, now: float) -> None:
+        """Take a message of the session."""
+
+    def retire(self, seconds: float) -> None:
+        """Ask the client to go, and to come back after some time."""
+
+    def end(self) -> None:
+        """Take notice that the connection is gone."""
+
+
+OpenSession = Callable[[Callable[[bytes], None], Callable[[], None]], Session]
+"""Makes a session, given what sends a message to the client and what cuts the connection."""
+
+
 class Handler(Protocol):
     """Decides about messages of one transport and address family. A *tail* is a response without its ID."""
 

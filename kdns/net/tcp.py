@@ -8,6 +8,9 @@
 | ``MAX_PENDING`` messages without answer | nothing more is read from the connection until one is answered           |
 | connections in total, or of one client  | the one of them that has gone longest without a whole message is closed  |
 
+A connection that becomes a session (RFC 8490) has rules of its own: its session says when it has been quiet for too
+long, it is closed for nobody, and cut when more than ``MAX_SESSION_OCTETS`` wait for its client to read them.
+
 Closing the quietest rather than refusing the newest is what keeps a good client served beside two thousand
 connections that send an octet a second.
 """
@@ -17,6 +20,9 @@ from __future__ import annotations
 import errno
 import logging
 import resource
+import socket
+import ssl
+import struct
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,8 +31,10 @@ from typing import Final, NoReturn
 
 import trio
 
-from kdns.net.handler import Handler, Several
-from kdns.proto.query import HEADER_OCTETS
+from kdns.net.handler import Handler, OpenSession, Session, Several
+from kdns.proto.dso import is_dso
+from kdns.proto.query import HEADER_OCTETS, REFUSED
+from kdns.proto.response import make_bare
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +50,9 @@ MAX_UNSENT_OCTETS: Final = 131_072
 
 MAX_UNSENT_OCTETS_IN_ALL: Final = 64 * 2**20
 """Replies that wait for all clients together; past that each gets one at a time."""
+
+MAX_SESSIONS: Final = 2048
+MAX_SESSION_OCTETS: Final = 4 * 2**20
 
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -63,9 +74,25 @@ class Connections:
         """Octets of replies that clients have not read yet."""
         self.pending = 0
         """Messages whose answers are on their way through upstreams."""
+        self.sessions: dict[_Connection, Session] = {}
+        self.cut = 0
+        """Sessions cut because their clients broke the rules or did not read."""
 
     def __len__(self) -> int:
-        return len(self._all)
+        return len(self._all) + len(self.sessions)
+
+    def keep(self, connection: _Connection, session: Session) -> bool:
+        """Take a connection that became a session out of the ranks; False where there are too many of them."""
+        if len(self.sessions) >= min(MAX_SESSIONS, self._max_total // 2):
+            return False
+        self.remove(connection)
+        self.sessions[connection] = session
+        return True
+
+    def retire_sessions(self, seconds: float) -> None:
+        """Ask the clients of all sessions to go."""
+        for session in list(self.sessions.values()):
+            session.retire(seconds)
 
     def add(self, connection: _Connection) -> None:
         """Take in a newcomer; the quietest of its client, or of all, goes where a limit is reached."""
@@ -85,6 +112,7 @@ class Connections:
 
     def remove(self, connection: _Connection) -> None:
         """Forget a connection."""
+        self.sessions.pop(connection, None)
         if connection not in self._all:
             return
         del self._all[connection]
@@ -101,10 +129,23 @@ class Connections:
 
 
 class TcpListener:
-    """Answers streams accepted from a listening socket; *connections* is shared by all listeners of a program."""
+    """Answers streams accepted from a listening socket; *connections* is shared by all listeners of a program.
 
-    def __init__(self, listener: trio.SocketListener, handler: Handler, connections: Connections) -> None:
+    With *tls* they are secured; with *sessions* their clients may ask for one.
+    """
+
+    def __init__(
+        self,
+        listener: trio.SocketListener,
+        handler: Handler,
+        connections: Connections,
+        *,
+        tls: ssl.SSLContext | None = None,
+        sessions: OpenSession | None = None,
+    ) -> None:
         self.listener = listener
+        self._tls = tls
+        self._sessions = sessions
         self._handler = handler
         self._connections = connections
 
@@ -134,7 +175,10 @@ class TcpListener:
         except OSError:
             stream.socket.close()  # gone before it was accepted
             return
-        connection = _Connection(stream, client, self._handler, self._connections)
+        secured: trio.abc.Stream = stream
+        if self._tls is not None:
+            secured = trio.SSLStream(stream, self._tls, server_side=True, https_compatible=True)
+        connection = _Connection(secured, stream.socket, client, self._handler, self._connections, self._sessions)
         self._connections.add(connection)
         try:
             await connection.run()
@@ -146,9 +190,19 @@ class _Connection:
     """One stream: a task that reads, and one that writes while there is something."""
 
     def __init__(
-        self, stream: trio.SocketStream, client: tuple[str, int], handler: Handler, connections: Connections
+        self,
+        stream: trio.abc.Stream,
+        sock: trio.socket.SocketType,
+        client: tuple[str, int],
+        handler: Handler,
+        connections: Connections,
+        sessions: OpenSession | None,
     ) -> None:
         self.client = client[0]
+        self._sock = sock
+        self._open_session = sessions
+        self._session: Session | None = None
+        self._nursery: trio.Nursery | None = None
         self._peer = client
         self.scope = trio.CancelScope()
         self._stream = stream
@@ -171,7 +225,9 @@ class _Connection:
         with self.scope:
             try:
                 async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
                     try:
+                        await self._shake_hands()
                         await self._read(nursery)
                         # The client has sent all it will; what it waits for it still gets, within the usual bound.
                         with trio.move_on_after(IDLE_SECONDS):
@@ -183,11 +239,20 @@ class _Connection:
             except* (trio.BrokenResourceError, trio.ClosedResourceError, _Hopeless):
                 pass
             finally:
+                if self._session is not None:
+                    self._session.end()
                 self._connections.unsent -= len(self._unsent) + self._in_write
                 self._unsent.clear()
                 self._in_write = 0
         with suppress(OSError, trio.BrokenResourceError):
-            self._stream.socket.close()
+            self._sock.close()
+
+    async def _shake_hands(self) -> None:
+        if isinstance(self._stream, trio.SSLStream):
+            with trio.move_on_after(MESSAGE_SECONDS) as scope:
+                await self._stream.do_handshake()
+            if scope.cancelled_caught:
+                raise _Hopeless
 
     async def _read(self, nursery: trio.Nursery) -> None:
         buffer = bytearray()
@@ -197,6 +262,8 @@ class _Connection:
                 await self._wait_for_progress()
                 self._take_messages(buffer, nursery)
                 deadline = trio.current_time() + IDLE_SECONDS
+            if self._session is not None and not buffer:
+                deadline = self._session.deadline
             with trio.move_on_at(deadline):
                 chunk = await self._stream.receive_some(READ_OCTETS)
                 if not chunk:
@@ -208,6 +275,10 @@ class _Connection:
                     deadline = trio.current_time() + (MESSAGE_SECONDS if buffer else IDLE_SECONDS)
                 elif was_empty and buffer:
                     deadline = min(deadline, trio.current_time() + MESSAGE_SECONDS)
+                continue
+            if self._session is not None and not buffer:
+                if trio.current_time() >= self._session.deadline:
+                    return
                 continue
             if self._pending or self._unsent or self._in_write:  # it is we who are slow
                 await self._wait_for_progress()
@@ -251,6 +322,9 @@ class _Connection:
             self._queue(wire[:2], entry.next())
             self._handler.count([entry], trio.current_time() - began)
             return
+        if self._open_session is not None and is_dso(wire):
+            self._take_of_session(wire)
+            return
         answer = self._handler.respond(wire, self._tell_peer)
         if isinstance(answer, bytes):
             self._queue(wire[:2], answer)
@@ -261,6 +335,35 @@ class _Connection:
             self._pending += 1
             self._connections.pending += 1
             answer(partial(self._finish, wire[:2], nursery))
+
+    def _take_of_session(self, wire: bytes) -> None:
+        session = self._session
+        if session is None:
+            assert self._open_session is not None  # the caller has looked
+            session = self._open_session(self.send, self.cut)
+            if not self._connections.keep(self, session):
+                self._queue(wire[:2], make_bare(wire, REFUSED, ra=False))
+                return
+            self._session = session
+        session.receive(wire, trio.current_time())
+
+    def send(self, wire: bytes) -> None:
+        """Queue a message of the session; cut it if its client does not read."""
+        if self._is_over or self._nursery is None:
+            return
+        self._queue(wire[:2], wire[2:])
+        if len(self._unsent) + self._in_write > MAX_SESSION_OCTETS:
+            self.cut()
+            return
+        self._start_writing(self._nursery)
+
+    def cut(self) -> None:
+        """End the connection at once, by a reset (RFC 8490 section 5.3)."""
+        self._connections.cut += 1
+        self._is_over = True
+        with suppress(OSError):
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.scope.cancel()
 
     def _tell_peer(self) -> tuple[str, int]:
         return self._peer

@@ -145,6 +145,22 @@ def _read(wire: bytes) -> Message:
     return Message(wire[:2], flags, rcode, question, answer, authority, additional, options)
 
 
+def read_record(wire: bytes, at: int) -> tuple[Record, int, int, int]:
+    """Read one record of any class at octet *at*; return it, its class, its TTL as it stands, and where it ends.
+
+    Raises WireError, IndexError.
+    """
+    names: dict[int, Name] = {}
+    owner, at = _name(wire, at, names)
+    rtype, rclass = wire[at] << 8 | wire[at + 1], wire[at + 2] << 8 | wire[at + 3]
+    ttl = int.from_bytes(wire[at + 4 : at + 8], "big")
+    end = at + 10 + (wire[at + 8] << 8 | wire[at + 9])
+    if end > len(wire):
+        raise WireError("a record ends after the message")
+    rdata = _rdata(wire, rtype, at + 10, end, names) if end > at + 10 else b""
+    return Record(owner, rtype, min(ttl, MAX_TTL), rdata), rclass, ttl, end
+
+
 def _name(wire: bytes, at: int, names: dict[int, Name]) -> tuple[Name, int]:
     """Read a name as ``read_name`` does; *names* are those that pointers led to before, by their place.
 

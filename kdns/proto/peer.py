@@ -17,6 +17,9 @@ LITERAL: Final = 2
 """The last label of the prefix is a Service of the namespace, or there is no such namespace: the name may have been
 meant as it stands."""
 
+FEED: Final = 4
+"""The server pushes changes to those who subscribe (RFC 8765), over a connection of the kind that it is asked on."""
+
 HELLO: Final = CODE.to_bytes(2, "big") + b"\0\0"
 """The option as a question has it."""
 

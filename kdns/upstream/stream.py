@@ -142,7 +142,7 @@ class Connection:
         reason = "idle"
         try:
             with trio.move_on_after(CONNECT_SECONDS) as connecting:
-                stream = await self._connect()
+                stream = await open_stream(self.server, self._owner)
             if connecting.cancelled_caught:
                 reason = f"no connection within {CONNECT_SECONDS:g} s"
                 return
@@ -163,21 +163,6 @@ class Connection:
                 log.warning("%s: %s", self.server, reason)
         finally:
             self._owner.gone(self, f"{self.server}: {reason}")
-
-    async def _connect(self) -> trio.abc.Stream:
-        server = self.server
-        stream = await trio.open_tcp_stream(server.address, server.port)
-        if server.protocol is not Protocol.TLS:
-            return stream
-        secured = trio.SSLStream(
-            stream, self._owner.tls, server_hostname=server.name or server.address, https_compatible=True
-        )
-        try:
-            await secured.do_handshake()
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
-        return secured
 
     async def _write(self, stream: trio.abc.Stream) -> None:
         while True:
@@ -221,6 +206,25 @@ class Connection:
                 return f"no reply for {STUCK_SECONDS:g} s"
             if not self.pending and silence > IDLE_SECONDS:
                 return "idle"
+
+
+async def open_stream(server: Server, questions: StreamQuestions) -> trio.abc.Stream:
+    """Return a connection to *server*, over TLS if it is asked so, by the context that all *questions* have.
+
+    Raises OSError, trio.BrokenResourceError, or ValueError for a name that TLS cannot send.
+    """
+    stream = await trio.open_tcp_stream(server.address, server.port)
+    if server.protocol is not Protocol.TLS:
+        return stream
+    secured = trio.SSLStream(
+        stream, questions.tls, server_hostname=server.name or server.address, https_compatible=True
+    )
+    try:
+        await secured.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return secured
 
 
 class _Ended(Exception):

@@ -1,0 +1,139 @@
+"""What kdns tells of itself beside its queries: objects, watches, answers, connections, transfers, pushes."""
+
+from __future__ import annotations
+
+from kdns.admin.metrics import Gauges
+from kdns.answer.transfer import Transfers
+from kdns.cluster import Cluster
+from kdns.control.cluster import ApiSource
+from kdns.notify import Notifier
+from kdns.program import Program
+from kdns.proto.message import Message
+from kdns.upstream.forwarder import Forwarder
+
+
+def gauges_of(
+    cluster: Cluster,
+    program: Program,
+    server: str,
+    *,
+    forwarder: Forwarder[Message] | None,
+    transfers: Transfers | None,
+    notifier: Notifier | None,
+) -> Gauges:
+    """Return the gauges of a program whose metrics call it *server*."""
+    gauges = Gauges()
+    sink, store, tables = cluster.sink, cluster.store, cluster.responder.tables
+    one: tuple[str, ...] = ()
+    gauges.add(
+        "coredns_plugin_enabled",
+        "A metric that indicates whether a plugin is enabled on per server and zone basis.",
+        lambda: (
+            [((server, zone.origin.to_text(), "", "kubernetes"), 1) for zone in cluster.zones.all]
+            + [((server, ".", "", "forward"), 1)] * bool(cluster.config.upstreams)
+        ),
+        labels=("server", "zone", "view", "name"),
+    )
+    gauges.add("kdns_synced", "Whether every kind of object has been complete once.", lambda: [(one, sink.is_synced)])
+    gauges.add(
+        "kdns_objects",
+        "Objects in the store by kind.",
+        lambda: [((kind.value,), store.count(kind)) for kind in sink.kinds],
+        labels=("kind",),
+    )
+    gauges.add("kdns_events", "Objects put or deleted.", lambda: [(one, sink.events)], is_counter=True)
+    gauges.add(
+        "kdns_bad_objects", "Objects that could not be served.", lambda: [(one, sink.bad_objects)], is_counter=True
+    )
+    gauges.add(
+        "kdns_source_troubles",
+        "Places that objects come from (kinds of an API, manifest files) with something wrong now.",
+        lambda: [(one, len(sink.troubles))],
+    )
+    if isinstance(source := cluster.source, ApiSource):
+        gauges.add(
+            "kdns_watch_age_seconds",
+            "Seconds since the API server last said anything about a kind.",
+            lambda: [((r.kind.value,), r.age()) for r in source.reflectors],
+            labels=("kind",),
+        )
+        gauges.add(
+            "kdns_lists",
+            "Whole lists asked for by kind.",
+            lambda: [((r.kind.value,), r.lists) for r in source.reflectors],
+            labels=("kind",),
+            is_counter=True,
+        )
+    gauges.add(
+        "kdns_answers",
+        "Finished answers stored.",
+        lambda: [((transport.value,), len(table)) for transport, table in tables.items()],
+        labels=("proto",),
+    )
+    gauges.add(
+        "kdns_answer_bytes",
+        "Memory of the finished answers stored.",
+        lambda: [((transport.value,), table.octets) for transport, table in tables.items()],
+        labels=("proto",),
+    )
+    gauges.add(
+        "kdns_public_namespaces",
+        "Namespaces named like public top-level domains, which take outside names from search paths.",
+        lambda: [(one, len(cluster.public_namespaces()))],
+    )
+    if (outside := store.outside) is not None:
+        gauges.add(
+            "kdns_hostname_conflicts",
+            "Hostnames that several objects claim which lead to different places; the oldest has it.",
+            lambda: [(one, len(outside.conflicts))],
+        )
+    gauges.add(
+        "kdns_serial",
+        "The serial of each zone.",
+        lambda: [
+            ((zone.origin.to_text(),), group.serial.value) for group in cluster.zones.groups for zone in group.zones
+        ],
+        labels=("zone",),
+    )
+    if transfers is not None:
+        gauges.add(
+            "kdns_transfers",
+            "Zone transfers asked for, by what came of them: whole, current (the SOA alone) or refused.",
+            lambda: list(transfers.done.items()),
+            labels=("zone", "result"),
+            is_counter=True,
+        )
+    if (feed := cluster.feed) is not None:
+        connections = program.connections
+        gauges.add("kdns_push_sessions", "Sessions open.", lambda: [(one, len(connections.sessions))])
+        gauges.add(
+            "kdns_push_sessions_cut",
+            "Sessions cut because their clients broke the rules or did not read.",
+            lambda: [(one, connections.cut)],
+            is_counter=True,
+        )
+        gauges.add("kdns_push_subscriptions", "Subscriptions.", lambda: [(one, feed.subscriptions)])
+        gauges.add("kdns_push_topics", "Names and types subscribed to.", lambda: [(one, len(feed))])
+        gauges.add("kdns_push_messages", "Messages pushed.", lambda: [(one, feed.pushed)], is_counter=True)
+    if notifier is not None:
+        gauges.add("kdns_notifies", "NOTIFY messages sent.", lambda: [(one, notifier.sent)], is_counter=True)
+    gauges.add("kdns_tcp_connections", "Open TCP connections.", lambda: [(one, len(program.connections))])
+    gauges.add(
+        "kdns_tcp_closed_for_others",
+        "Quiet TCP connections closed to make room for new ones.",
+        lambda: [(one, program.connections.closed_for_others)],
+        is_counter=True,
+    )
+    gauges.add(
+        "kdns_udp_replies_lost",
+        "Replies that the system would not send.",
+        lambda: [(one, program.lost)],
+        is_counter=True,
+    )
+    gauges.add(
+        "coredns_forward_max_concurrent_rejects",
+        "Counter of the number of queries rejected because the concurrent queries were at maximum.",
+        lambda: [(one, program.shed + (forwarder.shed if forwarder else 0))],
+        is_counter=True,
+    )
+    return gauges
