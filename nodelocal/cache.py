@@ -120,6 +120,21 @@ class Cache:
         (self._denials if entry.is_denial else self._answers).touch(key)
         return entry
 
+    def get(self, key: bytes) -> Entry | None:
+        """Return the entry under a key of the cache, whether or not its time is up; nobody asked for it by that."""
+        return self._index.get(key)
+
+    def key_of(self, qname: Name, qtype: int, entry: Entry, *, do: bool, cd: bool) -> bytes:
+        """Return the key that ``put`` keeps an entry under."""
+        flags = do << 1 | cd
+        if entry.is_denial and entry.is_nxdomain:
+            return qname.key + _WHOLE_KEYS[flags]
+        return qname.key + b"%c%c%c" % (qtype >> 8, qtype & 255, flags)
+
+    def forget(self, key: bytes) -> None:
+        """Drop the entry under a key of the cache, which there is."""
+        self._forget(key)
+
     def put(self, qname: Name, qtype: int, entry: Entry, *, do: bool, cd: bool, now: float) -> None:
         """Keep *entry* in place of whatever was known of the question.
 

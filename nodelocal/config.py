@@ -72,6 +72,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     hosts: tuple[Path, ...]
     records: tuple[RRset, ...]
     rewrites: tuple[Rule, ...]
+    subscribe: bool
     tls_ca: Path | None
     random_case: bool
     expand: Mode
@@ -123,6 +124,12 @@ def _public(value: Any) -> bool:
     if value not in (PublicNames.CLUSTER_FIRST, PublicNames.ABSOLUTE_FIRST):
         raise ValueError
     return bool(value == PublicNames.ABSOLUTE_FIRST)
+
+
+def _subscribe(value: Any) -> bool:
+    if value not in ("auto", "off"):
+        raise ValueError
+    return bool(value == "auto")
 
 
 def _stub(value: Any) -> tuple[Name, tuple[Server, ...]]:
@@ -197,6 +204,15 @@ OPTIONS: Final[Sequence[Option]] = (
         "a zone and its servers, such as corp.example=192.0.2.1,tcp://192.0.2.2",
         _stub,
         is_list=True,
+        group=ASKED,
+    ),
+    Option(
+        "subscribe",
+        "WHEN",
+        "auto: where the cluster's DNS is a kdns that pushes changes, be told of those to what the cache holds; off.",
+        "auto or off",
+        _subscribe,
+        "auto",
         group=ASKED,
     ),
     Option(
@@ -340,6 +356,7 @@ def load(flags: Mapping[str, Any], file: Path | None) -> Config:
         hosts=tuple(dict.fromkeys(values["hosts"])),
         records=records,
         rewrites=tuple(values["rewrite"]),
+        subscribe=values["subscribe"],
         tls_ca=values["tls-ca"],
         random_case=values["random-case"],
         expand=values["expand"],

@@ -216,6 +216,15 @@ class Control:
                 for group, forwarder in server.forwarders.items()
             },
             "questions on their way": sum(map(len, server.forwarders.values())),
+            "push": None
+            if (feed := server.resolver.feed) is None
+            else {
+                "from": str(feed.server) if feed.is_connected else None,
+                "subscriptions": len(feed.subscriptions),
+                "dropped": feed.subscriptions.dropped,
+                "lagging": feed.subscriptions.lagging,
+                "connections lost": feed.lost,
+            },
             "pods": None if server.pods is None else len(server.pods),
         }
 

@@ -103,6 +103,7 @@ class Expander:
         # another walk, and must not be taken for one.
         self._walked: cachetools.LRUCache[tuple[bytes, ...], None] = cachetools.LRUCache(MAX_DECISIONS)
         self._walking: dict[bytes, tuple[float, list[Callable[[Decision], None]]]] = {}
+        self._generation = 0
         self.endings: Counter[Ending] = Counter()
         self.hijacks = 0
         """Walks that ended at a Service whose namespace is named like a public top-level domain (CVE-2022-2835)."""
@@ -220,6 +221,7 @@ class Expander:
         if waiting is not None and now - waiting[0] < MAX_WALK_SECONDS:
             waiting[1].append(callback)
             return
+        generation = self._generation
         self._walking[key] = now, [*(waiting[1] if waiting is not None else ()), callback]
         self._walked[walk.labels] = None
 
@@ -227,7 +229,7 @@ class Expander:
             if key not in self._walking:
                 return  # it ended before
             self.endings[decision.ending] += 1
-            if decision.ending is not Ending.FAILED:
+            if decision.ending is not Ending.FAILED and generation == self._generation:
                 self._decisions[key] = decision
             if decision.ending is Ending.WON and decision.name == _in_namespace_typed(walk):
                 self._note_hijack(walk.tld)
@@ -268,7 +270,8 @@ class Expander:
             )
 
     def forget(self) -> None:
-        """Forget every decision."""
+        """Forget every decision, and do not remember those that walks under way come to."""
+        self._generation += 1
         self._decisions.clear()
 
 

@@ -160,4 +160,30 @@ def gauges_of(front: Front, program: Program, server: str) -> Gauges:
         ],
         labels=("server", "zone", "view", "name"),
     )
+    if (feed := resolver.feed) is not None:
+        subscriptions = feed.subscriptions
+        gauges.add(
+            "nodelocal_push_connected",
+            "Whether there is a connection on which kdns tells of changes.",
+            lambda: [(one, feed.is_connected)],
+        )
+        gauges.add("nodelocal_push_subscriptions", "Subscriptions.", lambda: [(one, len(subscriptions))])
+        gauges.add(
+            "nodelocal_push_dropped",
+            "Entries of the cache dropped because kdns told of a change.",
+            lambda: [(one, subscriptions.dropped)],
+            is_counter=True,
+        )
+        gauges.add(
+            "nodelocal_push_lagging",
+            "Replies of a replica that lagged behind the one that tells of changes.",
+            lambda: [(one, subscriptions.lagging)],
+            is_counter=True,
+        )
+        gauges.add(
+            "nodelocal_push_connections_lost",
+            "Such connections that ended.",
+            lambda: [(one, feed.lost)],
+            is_counter=True,
+        )
     return gauges

@@ -29,6 +29,7 @@ from kdns.upstream.servers import Server
 from kdns.upstream.timers import Timers
 from nodelocal.cache import Cache, key_of, RECHECK_SECONDS
 from nodelocal.entry import Entry, FAILURE, seal
+from nodelocal.feed import FeedClient
 from nodelocal.local import Local
 from nodelocal.reply import read_addresses, read_reply
 from nodelocal.route import Route, Routes
@@ -100,6 +101,8 @@ class Resolver:
         self.counts = Counts()
         self.local: Local | None = None
         """Set by whoever makes this, where there are static records or names to rewrite."""
+        self.feed: FeedClient | None = None
+        """Set by whoever makes this, where changes are subscribed to."""
         self.peers: set[Server] = set()
         """The servers that said that they are kdns."""
 
@@ -199,16 +202,28 @@ class Resolver:
                 return entry  # what is kept of a reverse name is what the upstreams say
         if is_probe:
             return entry
-        self.cache.put(qname, question.qtype, entry, do=question.do, cd=question.cd, now=self.now())
+        now = self.now()
+        self.cache.put(qname, question.qtype, entry, do=question.do, cd=question.cd, now=now)
+        if entry.note is not None and entry.note & peer.FEED and self.feed is not None:
+            self._subscribe(self.feed, question, entry, server, now)
         return entry
+
+    def _subscribe(self, feed: FeedClient, question: Question, entry: Entry, server: Server, now: float) -> None:
+        """Have *feed* tell of changes to what was kept."""
+        feed.offered(server)
+        key = self.cache.key_of(question.qname, question.qtype, entry, do=question.do, cd=question.cd)
+        if self.cache.get(key) is entry:
+            feed.subscriptions.hold(question.qname, question.qtype, key, entry, now)
+            feed.wake()
 
     def _speaks_for(self, route: Route | None, *, is_peer: bool) -> Callable[[Name], bool]:
         """Return what tells whether the server of a reply may speak for a name."""
         if route is None and is_peer:  # the explicit form: names of the cluster
-            return self._is_cluster
+            return self.is_cluster
         return lambda name: self.routes.of(name) is route
 
-    def _is_cluster(self, name: Name) -> bool:
+    def is_cluster(self, name: Name) -> bool:
+        """Tell whether the cluster's DNS speaks for a name."""
         route = self.routes.of(name)
         return route is not None and route.is_cluster
 

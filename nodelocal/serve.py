@@ -29,6 +29,7 @@ from nodelocal.control import Control
 from nodelocal.entry import Entry
 from nodelocal.expand import Expander
 from nodelocal.fairness import Fairness
+from nodelocal.feed import FeedClient
 from nodelocal.follow import follow, watcher_command
 from nodelocal.local import Local
 from nodelocal.loops import LoopGuard
@@ -37,6 +38,7 @@ from nodelocal.pods import NodePods
 from nodelocal.queries import Front, plugin_of
 from nodelocal.resolver import Resolver
 from nodelocal.route import CLUSTER, Routes, UPSTREAM
+from nodelocal.subscriptions import Subscriptions
 from zones.names import Name
 from zones.rewrite import Rewrites
 from zones.static import StaticRecords
@@ -105,6 +107,9 @@ class Server:
             handler=self.front.handler,
             announce=announce,
         )
+        if config.subscribe:
+            subscriptions = Subscriptions(cache, self.resolver.is_cluster)
+            self.resolver.feed = FeedClient(subscriptions, self.exchanges.streams, self._dropped)
         self.control = Control(self, config.control)
         self.metrics = Metrics(VERSION)
         for collector in (self.stats, self.upstream_stats, gauges_of(self.front, self.program, self.stats.server)):
@@ -161,11 +166,15 @@ class Server:
         if self.resolver.local is not None:
             self.static.load()
 
+    def _dropped(self) -> None:
+        """Have what was made of dropped entries follow them."""
+        self.front.tick()
+        self.expander.forget()
+
     def _static_changed(self, records: StaticRecords) -> None:
         assert self.resolver.local is not None  # without static records nobody reads any
         self.resolver.local.records = records
-        self.front.tick()
-        self.expander.forget()
+        self._dropped()
 
     def bind(self) -> None:
         """Bind everything. Raises ConfigError; then nothing is bound."""
@@ -190,6 +199,8 @@ class Server:
             self.control.serve,
             self.static.run,
         ]
+        if self.resolver.feed is not None:
+            parts.append(self.resolver.feed.run)
         if self.pods is not None:
             parts.append(partial(follow, self.pods, watcher_command(self.config)))
         # What is there now stays, and questions leave no circles behind: the collector has little to find, and walks
