@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from bench import budget, forward, latency, propagation, udp, unique
+from bench import budget, features, feed, forward, latency, propagation, udp, unique
 from bench.process import BenchError
 
 OUT = Path(__file__).parent / "out"
@@ -81,6 +81,36 @@ def bench_propagation(events: int) -> None:
     rows = propagation.report(propagation.run(events))
     propagation.table(rows)
     write("propagation", {"events": events}, rows)
+
+
+@main.command("feed")
+@click.option("--events", default=500, show_default=True, help="Services made while a node's cache denies them.")
+@click.option("--subscriptions", default=10_000, show_default=True, help="Subscriptions on the one connection.")
+@click.option("--connections", default=1_000, show_default=True, help="Connections to one kdns.")
+@click.option("--each", default=50, show_default=True, help="Subscriptions on each of them.")
+def bench_feed(events: int, subscriptions: int, connections: int, each: int) -> None:
+    """Milliseconds until a node's cache follows a change, and what subscriptions cost kdns."""
+    rows = feed.run_node(events) + feed.run_server(subscriptions, connections, each, 50)
+    feed.table(rows)
+    parameters = {"events": events, "subscriptions": subscriptions, "connections": connections, "each": each}
+    write("feed", parameters, rows)
+
+
+@main.command("features")
+@click.option("--seconds", default=4.0, show_default=True, help="Length of a run.")
+@click.option("--rounds", default=3, show_default=True, help="Runs of each way.")
+@click.option("--services", default=10_000, show_default=True, help="Services in the cluster, of ten endpoints each.")
+@click.option("--imports", default=2_000, show_default=True, help="ServiceImports, of one endpoint each.")
+@click.option("--routes", default=2_000, show_default=True, help="HTTPRoutes.")
+def bench_features(seconds: float, rounds: int, services: int, imports: int, routes: int) -> None:
+    """Memory, and CPU a query, with the further zones and records all off and all on."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows = features.run(
+            Path(folder), seconds=seconds, rounds=rounds, services=services, imports=imports, routes=routes
+        )
+    features.table(rows)
+    parameters = {"seconds": seconds, "rounds": rounds, "services": services, "imports": imports, "routes": routes}
+    write("features", parameters, rows)
 
 
 @main.command("unique")

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import resource
 import socket
 import ssl
@@ -200,6 +201,7 @@ class _Connection:
     ) -> None:
         self.client = client[0]
         self._sock = sock
+        self._is_secured = isinstance(stream, trio.SSLStream)
         self._open_session = sessions
         self._session: Session | None = None
         self._nursery: trio.Nursery | None = None
@@ -211,6 +213,7 @@ class _Connection:
         self._unsent = bytearray()
         self._in_write = 0
         self._is_writing = False
+        self._is_taking = False
         self._pending = 0
         self._is_over = False
         self._progress = trio.Event()
@@ -302,6 +305,7 @@ class _Connection:
         """
         at = 0
         was_one = False
+        self._is_taking = True
         while len(buffer) - at >= 2 and not self._is_full():
             end = at + 2 + (buffer[at] << 8 | buffer[at + 1])
             if end > len(buffer):
@@ -311,6 +315,7 @@ class _Connection:
                 self._take(bytes(buffer[at + 2 : end]), nursery)
             at = end
         del buffer[:at]
+        self._is_taking = False
         if self._unsent:
             self._start_writing(nursery)
         return was_one
@@ -354,8 +359,8 @@ class _Connection:
         self._queue(wire[:2], wire[2:])
         if len(self._unsent) + self._in_write > MAX_SESSION_OCTETS:
             self.cut()
-            return
-        self._start_writing(self._nursery)
+        elif not self._is_taking:  # else all that was said to what came is written together
+            self._start_writing(self._nursery)
 
     def cut(self) -> None:
         """End the connection at once, by a reset (RFC 8490 section 5.3)."""
@@ -397,9 +402,23 @@ class _Connection:
             self._wake()
 
     def _start_writing(self, nursery: trio.Nursery) -> None:
-        if not self._is_writing:
+        if self._is_writing:
+            return
+        if not self._is_secured:
+            self._write_nowait()
+        if self._unsent:
             self._is_writing = True
             nursery.start_soon(self._write)
+
+    def _write_nowait(self) -> None:
+        """Write what the system takes at once, which mostly is all: a task for each reply costs more than the reply."""
+        try:
+            written = os.write(self._sock.fileno(), self._unsent)
+        except OSError:
+            return  # full, or gone: whoever waits for room finds out
+        self._connections.unsent -= written
+        del self._unsent[:written]
+        self._wake()
 
     async def _write(self) -> None:
         try:

@@ -191,6 +191,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # as a real server has it
     api: ApiServer
 
     def log_message(self, *_: object) -> None:
