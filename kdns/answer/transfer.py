@@ -27,8 +27,8 @@ from kdns.proto.response import make_response, make_transfer
 from zones.names import Name
 from zones.records import AXFR, RRset, SOA, soa_serial
 
-MESSAGE_OCTETS: Final = 16_384
-"""Of one message of a transfer: a name that was written in it can be pointed to, and it is made in a millisecond."""
+MESSAGE_OCTETS: Final = 8_192
+"""Of one message of a transfer: a name that was written in it can be pointed to, and it is made in a few milliseconds."""
 
 Snapshot = Callable[[Name], Iterator[RRset] | None]
 """Gives the records of the zone with that apex as of now, the SOA first, unchanged while they are read; None for a zone

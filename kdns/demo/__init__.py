@@ -87,6 +87,17 @@ TOUR: Final[Sequence[Stop]] = (
     ),
     Stop("svc.cluster.local", "A", "Nothing is there itself, but names are below it: NODATA, not NXDOMAIN."),
     Stop("dns-version.cluster.local", "TXT", "The version of the Kubernetes DNS specification that is met."),
+    Stop(
+        "stock-0.north.stock.bakery.svc.clusterset.local",
+        "A",
+        "An endpoint of a Service that another cluster exports: --clusterset-zone clusterset.local.",
+    ),
+    Stop(
+        "shop.bakery.example",
+        "A",
+        "The hostname of an HTTPRoute, with its Gateway's address: --external-zone bakery.example.",
+    ),
+    Stop("oven.corp.example", "A", "A static record: --record 'oven.corp.example 60 A 192.0.2.7'."),
     Stop("www.example.com", "A", "Not ours, and no --upstream: REFUSED."),
 )
 
@@ -123,6 +134,10 @@ async def example_cluster() -> AsyncIterator[Example]:
             "listen": ["127.0.0.1:0"],
             "admin": ["127.0.0.1:0"],
             "pods": "verified",
+            "clusterset-zone": ["clusterset.local"],
+            "external-zone": ["bakery.example"],
+            "record": ["oven.corp.example 60 A 192.0.2.7"],
+            "push": "tcp",
             "lameduck": "0",
         }
         server = Server(config.load(flags, None), announce=click.echo)
