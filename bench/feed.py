@@ -10,12 +10,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from bench.process import BenchError, free_port, Process
+from bench.propagation import appears
 from kdns.proto import dso
-from kdns.proto.message import make_question
 from tests.support.api_server import ApiServer
 from tests.support.kube import namespace, service
 from zones.names import Name
@@ -50,33 +51,13 @@ def run_node(events: int) -> list[dict[str, Any]]:
                 for number in range(count):
                     if number % 100 == 0:
                         print(f"  {title}: {number} of {count} …", flush=True)
-                    some.append(_appears(api, node, f"{'s' if more else 'n'}{number}", number))
+                    name = f"{'s' if more else 'n'}{number}"
+                    new = service(name, f"10.97.{number >> 8}.{number & 255}")
+                    owner = Name.from_text(f"{name}.default.svc.cluster.local")
+                    # a client was just denied, and the subscription is on its way
+                    some.append(appears(node, owner, partial(api.put, new), pause=0.03))
             rows.append({"what": f"new Service, {title}", **_percentiles(some)})
     return rows
-
-
-def _appears(api: ApiServer, port: int, name: str, number: int) -> float:
-    """Return milliseconds until a new Service is answered, that was denied before."""
-    question = make_question(b"kd", Name.from_text(f"{name}.default.svc.cluster.local"), 1)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.connect(("127.0.0.1", port))
-        sock.settimeout(2)
-
-        def exists() -> bool:
-            sock.send(question)
-            reply = sock.recv(4096)
-            return reply[3] & 15 == 0 and reply[7] > 0
-
-        for _ in range(4):
-            if exists():
-                raise BenchError(f"{name} exists before it was made")
-        time.sleep(0.03)  # a client that was just denied; the subscription is on its way
-        began = time.perf_counter()
-        api.put(service(name, f"10.97.{number >> 8}.{number & 255}"))
-        while not exists():
-            if time.perf_counter() - began > WAIT_SECONDS:
-                raise BenchError(f"{name} did not come to exist within {WAIT_SECONDS:g} s")
-        return (time.perf_counter() - began) * 1000
 
 
 # -- a server ---------------------------------------------------------------------------------------------------------

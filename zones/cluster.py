@@ -25,6 +25,7 @@ import msgspec
 from zones.apex import Apex
 from zones.names import Name
 from zones.objects import EndpointSlice, Port, Service, topology_zone_of
+from zones.owners import port_owners
 from zones.pods import PodMode, Pods
 from zones.records import A, AAAA, address_rrsets, ANY, CNAME, NS, RRset, SRV, srv_rdatas
 from zones.store import Store
@@ -251,14 +252,9 @@ class ClusterZone:
             yield RRset(base, CNAME, self._ttl, (service.external_name.wire,))
             return
         yield from self._rrsets_of(base, service)
-        named: dict[tuple[bytes, bytes], list[Port]] = {}
-        for port in self._ports(service):
-            if port.name:
-                named.setdefault((port.name, port.protocol), []).append(port)
-        for (name, protocol), ports in sorted(named.items()):
-            labels = (b"_" + name, b"_" + protocol)
-            if base.has_room_for(*labels) and (rdatas := self._srv(service, ports)):
-                yield RRset(base.prefixed(*labels), SRV, self._ttl, rdatas)
+        for owner, ports in port_owners(base, self._ports(service)):
+            if rdatas := self._srv(service, ports):
+                yield RRset(owner, SRV, self._ttl, rdatas)
         endpoints: dict[bytes, set[bytes]] = {}
         for piece in self._store.slices_of(service):
             for endpoint in piece.endpoints:

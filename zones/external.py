@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from zones.names import label_octets, Name
 from zones.objects import ExposedService, Port
 from zones.outside import Claim, Outside
+from zones.owners import port_owners
 from zones.records import address_rrsets, ANY, CNAME, NS, RRset, SRV, srv_rdatas
 from zones.store import Store
 from zones.zone import Alias, Found, make_soa, NODATA, NoData, NxDomain, Outcome, pick, Reads, Serial, Timers
@@ -89,26 +90,15 @@ class ExternalZone:
         for name, claim in self._outside.names(self.origin):
             if name == self._ns:
                 continue
-            if not claim.targets.addresses:
+            if claim.targets.addresses:
+                yield from self._rrsets_at(name, name, claim)
+            else:
                 yield RRset(name, CNAME, self._ttl, (claim.targets.aliases[0].wire,))
-                continue
-            yield from self._rrsets_at(name, name, claim)
-            named: dict[tuple[bytes, bytes], list[Port]] = {}
-            for port in claim.ports:
-                if port.name:
-                    named.setdefault((port.name, port.protocol), []).append(port)
-            for (port_name, protocol), ports in sorted(named.items()):
-                owner_labels = (b"_" + port_name, b"_" + protocol)
-                if name.has_room_for(*owner_labels):
-                    yield RRset(name.prefixed(*owner_labels), SRV, self._ttl, _srv(name, claim, ports))
-        for child in self._outside.origins:
-            if (
-                child != self.origin
-                and child.is_under(self.origin)
-                and self._outside.origin_of(child.parent()) == self.origin
-            ):
-                yield RRset(child, NS, self._ttl, (child.prefixed(b"ns1", b"dns").wire,))
-                yield from self._addresses_of_ns(child.prefixed(b"ns1", b"dns"))
+            for owner, ports in port_owners(name, claim.ports):
+                yield RRset(owner, SRV, self._ttl, _srv(name, claim, ports))
+        for child in self._outside.origins_below(self.origin):
+            yield RRset(child, NS, self._ttl, (child.prefixed(b"ns1", b"dns").wire,))
+            yield from self._addresses_of_ns(child.prefixed(b"ns1", b"dns"))
 
     # -- the apex -------------------------------------------------------------------------------------------------
 

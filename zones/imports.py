@@ -6,17 +6,14 @@ knows. A slice whose import does not exist shows nothing until it does.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Collection, Iterator
 
 from zones.objects import Endpoint, ImportedSlice, ObjectKey, ServiceImport
 from zones.owners import imported_endpoint_names, service_names
+from zones.slices import Slices
 
 NOTHING: frozenset[bytes] = frozenset()
 """No owner name."""
-
-_NO_SLICES: Mapping[bytes, ImportedSlice] = MappingProxyType({})
-_NO_SERVICES: Mapping[bytes, Mapping[bytes, ImportedSlice]] = MappingProxyType({})
 
 
 class Imports:
@@ -27,18 +24,13 @@ class Imports:
     def __init__(self, *, ignore_empty: bool = False) -> None:
         self._ignore_empty = ignore_empty
         self._imports: dict[bytes, dict[bytes, ServiceImport]] = {}
-        self._slices: dict[bytes, dict[bytes, dict[bytes, ImportedSlice]]] = {}
-        self._slice_by_key: dict[ObjectKey, ImportedSlice] = {}
+        self._slices: Slices[ImportedSlice] = Slices()
 
     def copy(self) -> Imports:
         """Return the same as of now, untouched by later events."""
         other = Imports(ignore_empty=self._ignore_empty)
         other._imports = {namespace: dict(some) for namespace, some in self._imports.items()}
-        other._slices = {
-            namespace: {service: dict(slices) for service, slices in some.items()}
-            for namespace, some in self._slices.items()
-        }
-        other._slice_by_key = dict(self._slice_by_key)
+        other._slices = self._slices.copy()
         return other
 
     # -- events ---------------------------------------------------------------------------------------------------
@@ -64,29 +56,22 @@ class Imports:
 
     def put_slice(self, new: ImportedSlice) -> frozenset[bytes]:
         """Add or replace a slice."""
-        old = self._slice_by_key.get(new.key)
+        old = self._slices.get(new.key)
         if old == new:
             return NOTHING
         if old is not None and old.service != new.service:
             return self.delete_slice(new.key) | self.put_slice(new)
         was_empty = self._is_empty(new)
-        self._slice_by_key[new.key] = new
-        self._slices.setdefault(new.namespace, {}).setdefault(new.service, {})[new.name] = new
+        self._slices.put(new)
         return self._slice_change(old, new, was_empty=was_empty)
 
     def delete_slice(self, key: ObjectKey) -> frozenset[bytes]:
         """Remove a slice."""
-        old = self._slice_by_key.get(key)
+        old = self._slices.get(key)
         if old is None:
             return NOTHING
         was_empty = self._is_empty(old)
-        del self._slice_by_key[key]
-        services = self._slices[old.namespace]
-        del services[old.service][old.name]
-        if not services[old.service]:
-            del services[old.service]
-            if not services:
-                del self._slices[old.namespace]
+        self._slices.remove(old)
         return self._slice_change(old, None, was_empty=was_empty)
 
     def names_in(self, namespace: bytes) -> frozenset[bytes]:
@@ -154,7 +139,7 @@ class Imports:
 
     def slices_of(self, service: ServiceImport) -> Collection[ImportedSlice]:
         """Return the slices of an import."""
-        return self._slices.get(service.namespace, _NO_SERVICES).get(service.name, _NO_SLICES).values()
+        return self._slices.of(service.namespace, service.name)
 
     def has_ready_endpoint(self, service: ServiceImport) -> bool:
         """Tell whether at least one endpoint in any cluster answers."""
@@ -166,7 +151,7 @@ class Imports:
 
     def slice_keys(self) -> list[ObjectKey]:
         """List the slices, shown or not."""
-        return list(self._slice_by_key)
+        return self._slices.keys()
 
 
 def _visible(piece: ImportedSlice | None) -> set[tuple[tuple[bytes, ...], bytes, bytes]]:

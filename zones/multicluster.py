@@ -22,6 +22,7 @@ from zones.apex import Apex
 from zones.imports import Imports
 from zones.names import Name
 from zones.objects import Endpoint, ImportedSlice, Port, ServiceImport
+from zones.owners import port_owners
 from zones.records import A, AAAA, address_rrsets, ANY, RRset, SRV, srv_rdatas
 from zones.store import Store
 from zones.zone import Found, NODATA, NoData, NXDOMAIN, NxDomain, Outcome, pick, reads_of, Serial, Timers
@@ -189,14 +190,9 @@ class MulticlusterZone:
             return
         base = self.origin.prefixed(service.name, service.namespace, b"svc")
         yield from self._rrsets_of(base, service)
-        named: dict[tuple[bytes, bytes], list[Port]] = {}
-        for port in self._ports(service):
-            if port.name:
-                named.setdefault((port.name, port.protocol), []).append(port)
-        for (name, protocol), ports in sorted(named.items()):
-            labels = (b"_" + name, b"_" + protocol)
-            if base.has_room_for(*labels) and (rdatas := self._srv(service, ports)):
-                yield RRset(base.prefixed(*labels), SRV, self._ttl, rdatas)
+        for owner, ports in port_owners(base, self._ports(service)):
+            if rdatas := self._srv(service, ports):
+                yield RRset(owner, SRV, self._ttl, rdatas)
         if service.is_headless:
             endpoints: dict[tuple[bytes, ...], set[bytes]] = {}
             for piece, endpoint in self._ready(service):

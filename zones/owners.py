@@ -5,8 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from zones.names import label_octets
+from zones.names import label_octets, Name
 from zones.objects import dashed_address, Endpoint, Port
+
+
+def port_owners(base: Name, ports: Iterable[Port]) -> Iterator[tuple[Name, list[Port]]]:
+    """Yield the owner name of the SRV records of each named port below *base*, with the ports of that name."""
+    named: dict[tuple[bytes, bytes], list[Port]] = {}
+    for port in ports:
+        if port.name:
+            named.setdefault((port.name, port.protocol), []).append(port)
+    for (name, protocol), some in sorted(named.items()):
+        labels = (b"_" + name, b"_" + protocol)
+        if base.has_room_for(*labels):
+            yield base.prefixed(*labels), some
 
 
 class Named(Protocol):

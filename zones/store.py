@@ -7,8 +7,7 @@ An object in a namespace that the store does not know is kept and not shown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, ValuesView
-from types import MappingProxyType
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -37,6 +36,7 @@ from zones.objects import (
 )
 from zones.outside import Outside
 from zones.owners import endpoint_name, pod_name, service_names
+from zones.slices import Slices
 
 MAX_SCANNED_ENDPOINTS = 16
 """A slice of more endpoints than this gets a table of their labels when one is first asked for: a name in a Service
@@ -91,8 +91,7 @@ class Store:
         self.outside = Outside(external_zones, self.has_namespace) if external_zones else None
         self._namespaces: dict[bytes, Namespace] = {}
         self._services: dict[bytes, dict[bytes, Service]] = {}
-        self._slices: dict[bytes, dict[bytes, dict[bytes, EndpointSlice]]] = {}
-        self._slice_by_key: dict[ObjectKey, EndpointSlice] = {}
+        self._slices: Slices[EndpointSlice] = Slices()
         self._labels: dict[ObjectKey, _Labels] = {}
         self._pods: dict[ObjectKey, Pod] = {}
         self._pod_addresses: dict[bytes, dict[bytes, int]] = {}
@@ -103,10 +102,7 @@ class Store:
         other = Store(ignore_empty_service=self._ignore_empty_service)
         other._namespaces = dict(self._namespaces)
         other._services = {namespace: dict(some) for namespace, some in self._services.items()}
-        other._slices = {
-            namespace: {service: dict(slices) for service, slices in some.items()}
-            for namespace, some in self._slices.items()
-        }
+        other._slices = self._slices.copy()
         other._pod_addresses = {namespace: dict(some) for namespace, some in self._pod_addresses.items()}
         other.imports = self.imports.copy() if self.imports is not None else None
         other.outside = self.outside.copy(other.has_namespace) if self.outside is not None else None
@@ -170,7 +166,7 @@ class Store:
             case Kind.SERVICE:
                 return [ObjectKey(namespace, name) for namespace, some in self._services.items() for name in some]
             case Kind.ENDPOINT_SLICE:
-                return [*self._slice_by_key, *(self.imports.slice_keys() if self.imports is not None else ())]
+                return [*self._slices.keys(), *(self.imports.slice_keys() if self.imports is not None else ())]
             case Kind.POD:
                 return list(self._pods)
             case Kind.SERVICE_IMPORT:
@@ -221,7 +217,7 @@ class Store:
         """Return the slices of a Service; an ExternalName one has none that count."""
         if service.external_name is not None:
             return ()
-        return self._slices_at(service.namespace, service.name)
+        return self._slices.of(service.namespace, service.name)
 
     def has_ready_endpoint(self, service: Service) -> bool:
         """Tell whether at least one endpoint answers."""
@@ -312,7 +308,7 @@ class Store:
         # A Service that comes to show, or ceases to, does so with all its addresses.
         addresses = old_ips | new_ips if self._ignore_empty_service else old_ips ^ new_ips
         if old is None or new is None or _endpoint_view(old) != _endpoint_view(new):
-            for piece in self._slices_at(service.namespace, service.name):
+            for piece in self._slices.of(service.namespace, service.name):
                 forward |= service_names(service, piece.ports)
                 forward.update(endpoint_name(service, endpoint) for endpoint in piece.endpoints)
                 addresses.update(endpoint.address for endpoint in piece.endpoints)
@@ -322,29 +318,22 @@ class Store:
 
     def _put_slice(self, new: EndpointSlice) -> Change:
         key = new.key
-        old = self._slice_by_key.get(key)
+        old = self._slices.get(key)
         if old == new:
             return NO_CHANGE
         if old is not None and old.service != new.service:
             return self._delete_slice(key) | self._put_slice(new)
         before = self._is_empty(new.namespace, new.service)
-        self._slice_by_key[key] = new
-        self._slices.setdefault(new.namespace, {}).setdefault(new.service, {})[new.name] = new
+        self._slices.put(new)
         self._index_slice(key, old, new)
         return self._slice_change(old, new, was_empty=before)
 
     def _delete_slice(self, key: ObjectKey) -> Change:
-        old = self._slice_by_key.get(key)
+        old = self._slices.get(key)
         if old is None:
             return NO_CHANGE
         before = self._is_empty(old.namespace, old.service)
-        del self._slice_by_key[key]
-        services = self._slices[old.namespace]
-        del services[old.service][old.name]
-        if not services[old.service]:
-            del services[old.service]
-            if not services:
-                del self._slices[old.namespace]
+        self._slices.remove(old)
         self._index_slice(key, old, None)
         return self._slice_change(old, None, was_empty=before)
 
@@ -376,9 +365,6 @@ class Store:
             return False
         service = self._services.get(namespace, {}).get(name)
         return service is None or not self.has_ready_endpoint(service)
-
-    def _slices_at(self, namespace: bytes, service: bytes) -> ValuesView[EndpointSlice]:
-        return self._slices.get(namespace, _NOTHING).get(service, _NO_SLICES).values()
 
     def _label_table(self, piece: EndpointSlice) -> _Labels:
         key = piece.key
@@ -493,10 +479,6 @@ class Store:
         if self.imports is not None:
             imported = self.imports.names_in(name) | {label_octets((name, b"svc"))}
         return Change(frozenset(forward), frozenset(addresses), imported)
-
-
-_NO_SLICES: Mapping[bytes, EndpointSlice] = MappingProxyType({})
-_NOTHING: Mapping[bytes, Mapping[bytes, EndpointSlice]] = MappingProxyType({})
 
 
 def _endpoint_view(service: Service) -> tuple[bool, bool, bool]:

@@ -28,7 +28,7 @@ from zones.names import Name
 from zones.records import AXFR, RRset, SOA, soa_serial
 
 MESSAGE_OCTETS: Final = 8_192
-"""Of one message of a transfer: a name that was written in it can be pointed to, and it is made in a few milliseconds."""
+"""Of one message of a transfer: names in it can be pointed to, and it is made in a few milliseconds."""
 
 Snapshot = Callable[[Name], Iterator[RRset] | None]
 """Gives the records of the zone with that apex as of now, the SOA first, unchanged while they are read; None for a zone

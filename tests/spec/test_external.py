@@ -10,7 +10,7 @@ from tests.support.builders import addresses, endpoints, namespace, objects, por
 from tests.support.cases import Case, check, Cluster, Setup, SOA, SOA_IN_ADDR
 from zones.names import Name
 from zones.objects import ExposedService, Gateway, Ingress, Kind, Listener, ObjectKey, Parent, Route, Targets
-from zones.records import NS
+from zones.records import CNAME, NS, SRV
 from zones.zone import Zone
 
 E = "apps.example."
@@ -332,3 +332,12 @@ def test_nothing_of_it_shows_elsewhere() -> None:
     zones: list[Zone] = [*cluster.cluster_zones, *cluster.clustersets]
     for zone in zones:
         assert not any(address in rrset.rdatas for rrset in zone.walk() for address in addresses("192.0.2.1"))
+
+
+def test_the_walk_has_the_ports_of_a_service_that_has_a_name_alone() -> None:
+    walked = {(rrset.owner.to_text(), rrset.rtype) for rrset in Cluster(services).externals[0].walk()}
+    assert {
+        (f"lb.default.{E}", CNAME),
+        (f"_http._tcp.lb.default.{E}", SRV),
+        (f"_dns._udp.web.default.{E}", SRV),
+    } <= walked
