@@ -13,11 +13,13 @@ import dns.rcode
 import pytest
 import trustme
 
-from tests.support.api_server import ApiServer
+from tests.support.api_server import ApiServer, CUSTOM
 from tests.support.client import addresses, lookup
 from tests.support.kube import endpoint_slice, namespace, pod, service
 from tests.support.process import Kdns, kdns, nodelocal, wait_until
 from tests.support.secondary import free_port
+from tests.system.test_external import ingress
+from tests.system.test_multicluster import service_import
 
 pytestmark = pytest.mark.system
 
@@ -248,3 +250,32 @@ def test_stats_tell_of_it(api: ApiServer, tmp_path: Path) -> None:
         assert f"tcp://127.0.0.1:{server.port}" in shown.stdout
         assert "subscriptions" in shown.stdout
         assert os.path.exists(control)
+
+
+def test_the_clusterset_and_external_zones_are_cluster_zones_as_well(api: ApiServer) -> None:
+    for path in CUSTOM:
+        api.add_api(path)
+    zones = ["--clusterset-zone=clusterset.local", "--external-zone=apps.example"]
+    with (
+        kdns("--api-server", api.url, "--push=tcp", TTL, *zones) as server,
+        nodelocal("--cluster", f"127.0.0.1:{server.port}", "--upstream", "127.0.0.1:9", "--cluster-zone=cluster.local",
+                  "--cluster-zone=clusterset.local", "--cluster-zone=apps.example") as node,
+    ):  # fmt: skip
+        server.wait_for("synced after")
+        name, path, host = (
+            "far.default.svc.clusterset.local.",
+            "far.search.default.clusterset.local.ap.k8s.io.",
+            "shop.apps.example.",
+        )
+        for asked in (name, host):
+            assert rcode(node, asked) == "NXDOMAIN"
+        assert rcode(node, path) == "SERVFAIL"  # its steps outside the cluster have nobody to ask
+        subscribed(node, 3)
+        api.put(service_import("far", "10.112.0.9"), ingress("shop", "*.apps.example", at="192.0.2.10"))
+        becomes(lambda: addresses(node.port, name), {"10.112.0.9"})
+        becomes(lambda: addresses(node.port, path), {"10.112.0.9"})
+        becomes(lambda: addresses(node.port, host), {"192.0.2.10"})
+        api.put(service_import("far", "10.112.0.10"), ingress("shop", "*.apps.example", at="192.0.2.11"))
+        becomes(lambda: addresses(node.port, name), {"10.112.0.10"})
+        becomes(lambda: addresses(node.port, path), {"10.112.0.10"})
+        becomes(lambda: addresses(node.port, host), {"192.0.2.11"})
