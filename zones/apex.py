@@ -51,7 +51,7 @@ class Apex:
         self._version = version
         self._ns = origin.prefixed(b"ns", b"dns")
         self._rname = origin.prefixed(b"hostmaster")
-        self._soas: dict[Name, tuple[int, RRset]] = {}  # of this zone and of the reverse zones, with their serial
+        self._soas: dict[bytes, tuple[int, RRset]] = {}  # of this zone and of the reverse zones, with their serial
 
     @property
     def soa(self) -> RRset:
@@ -60,11 +60,11 @@ class Apex:
 
     def soa_of(self, origin: Name) -> RRset:
         """Return the SOA of another zone that this one's name server speaks for: a reverse zone."""
-        serial, soa = self._soas.get(origin, (-1, None))
+        serial, soa = self._soas.get(origin.key, (-1, None))
         if soa is None or serial != self._serial.value:
             serial = self._serial.value
             soa = make_soa(origin, self._ns, self._rname, serial=serial, timers=self._timers)
-            self._soas[origin] = serial, soa
+            self._soas[origin.key] = serial, soa
         return soa
 
     def ns(self, owner: Name) -> RRset:

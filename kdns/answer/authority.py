@@ -110,7 +110,7 @@ class Authority:
         self._forwards = forwards
         self._reverse = reverse
         self._labels = Labels()
-        self._zone_text = {zone.origin: zone.origin.to_text() for zone in zones.zones}
+        self._zone_text = {zone.origin.key: zone.origin.to_text() for zone in zones.zones}
 
     def answer(self, query: Query) -> Answer | Ask:
         """Answer *query*; every well-formed query gets one or the other."""
@@ -233,7 +233,7 @@ class Authority:
                 query, rcode=NOERROR, answer=chain, aa=True, ra=self._forwards, options=self._greeting(query)
             )
             return Answer(tails, _tuple(owners), self._label(STATIC, query, NOERROR))
-        if zone.origin in self.unsynced and (query.qname != zone.origin or chain):
+        if self.unsynced and zone.origin in self.unsynced and (query.qname != zone.origin or chain):
             return self._unready(query, zone, chain)
         soa, forwards = zone.soa, self._forwards
         rcode = NOERROR if isinstance(outcome, NoData) else NXDOMAIN
@@ -314,7 +314,7 @@ class Authority:
         return peer.greeting(self._greets | note) if query.edns is not None and query.edns.is_peer else b""
 
     def _text(self, zone: Zone | None) -> str:
-        return self._zone_text[zone.origin] if zone is not None else STATIC
+        return self._zone_text[zone.origin.key] if zone is not None else STATIC
 
     def _label(self, zone: str, query: Query, rcode: int) -> Label:
         return self._labels.of(zone, query, rcode)
