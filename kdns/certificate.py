@@ -53,6 +53,8 @@ class Certificate:
         stamp = tuple((stat.st_mtime_ns, stat.st_ino) for stat in stats)
         if stamp == self._stamp:
             return False
+        # Into another context first: one that fails would leave this one without a key.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self._cert, self._key)
         self.context.load_cert_chain(self._cert, self._key)
         self._stamp = stamp
         return True

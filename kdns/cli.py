@@ -93,7 +93,7 @@ async def _print_zone(conf: config.Config, origin: Name) -> None:
     if not cluster.sink.is_synced:
         await _sync(cluster)
     click.echo(f"$ORIGIN {origin.to_text()}")
-    for rrset in chosen.walk():
+    for rrset in cluster.zones.records(chosen.origin):
         for line in rrset_to_text(rrset):
             click.echo(line)
 

@@ -6,7 +6,7 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -37,16 +37,18 @@ from zones.names import Name
 from zones.objects import Kind
 from zones.outside import Claim
 from zones.pods import PodMode
-from zones.records import CNAME, RRset
+from zones.records import A, AAAA, NS, RRset
 from zones.reverse import reverse_key, ReverseZone
 from zones.rewrite import Rewrites
 from zones.selectors import Scope
 from zones.static import conflicts_with, Overlaid, Overlay, StaticRecords
 from zones.store import Change, Store
-from zones.zone import Alias, Outcome, Serial, Timers, Zone
+from zones.zone import Found, Serial, Timers, Zone
 
 log = logging.getLogger(__name__)
 
+COMPARED_AT_ONCE: Final = 2000
+"""Static names looked at in a tick, whether they hide something: milliseconds."""
 MAX_TOLD: Final = 1000
 """Records of the cluster that static ones hide and that are told of."""
 
@@ -81,9 +83,9 @@ class Zones:
         serial_of: Callable[[Name], Serial],
     ) -> None:
         """*serial_of* gives the serial of the zones of which the first has that origin."""
+        self._own = frozenset(own)
         self._overlay = overlay
         self._rewrites = Rewrites(config.rewrites) if config.rewrites else None
-        self._origins = (*config.zones, *config.reverse, *config.clusterset_zones, *config.external_zones)
         timers = Timers(ttl=config.ttl)
         serial = serial_of(config.zones[0])
         self.clusters = [
@@ -120,27 +122,53 @@ class Zones:
         if store.outside is not None:
             serial = serial_of(config.external_zones[0])
             self.externals = [
-                ExternalZone(origin, store, store.outside, serial=serial, timers=timers, own_addresses=own)
+                ExternalZone(
+                    origin,
+                    store,
+                    store.outside,
+                    serial=serial,
+                    timers=timers,
+                    own_addresses=own,
+                    exists=self._is_static,
+                )
                 for origin in config.external_zones
             ]
             self.external_group = Group(self._laid_over(self.externals), serial, _EXTERNAL_KINDS)
             self.groups.append(self.external_group)
 
+    def _is_static(self, key: bytes) -> bool:
+        return self._overlay is not None and self._overlay.records.exists(key)
+
     def _laid_over(self, zones: Iterable[Zone]) -> tuple[Zone, ...]:
         """Return *zones* under the static records, if there can be any."""
         if self._overlay is None:
             return tuple(zones)
-        return tuple(Overlaid(zone, self._overlay, self._below(zone.origin)) for zone in zones)
-
-    def _below(self, origin: Name) -> list[Name]:
-        return [other for other in self._origins if other != origin and other.is_under(origin)]
+        return tuple(Overlaid(zone, self._overlay) for zone in zones)
 
     def _explicit(self, zone: ClusterZone | MulticlusterZone, store: Store, ttl: int) -> ExplicitZone:
         (laid_over,) = self._laid_over((zone,))
-        lookup = laid_over.lookup
-        if self._rewrites is not None:
-            lookup = partial(_rewriting, self._rewrites, lookup, zone.origin)
-        return ExplicitZone(zone, store, ttl=ttl, lookup=lookup)
+        if self._rewrites is None:
+            return ExplicitZone(zone, store, ttl=ttl, lookup=laid_over.lookup)
+        return ExplicitZone(zone, store, ttl=ttl, lookup=laid_over.lookup, rename=self._rewrites.of)
+
+    def records(self, origin: Name) -> Iterator[RRset]:
+        """Yield the records of a zone, the SOA first; where another of ours begins, its NS records and their glue."""
+        zone = next(zone for zone in self.all if zone.origin == origin)
+        below = [other for other in self.all if other.origin != origin and other.origin.is_under(origin)]
+        for rrset in zone.walk():
+            if not any(rrset.owner.is_under(other.origin) for other in below):
+                yield rrset
+        for child in below:
+            if any(child.origin.is_under(other.origin) for other in below if other is not child):
+                continue
+            delegation = child.lookup(child.origin, NS)
+            if isinstance(delegation, Found):
+                yield delegation.rrset
+                targets = [Name.trusted(rdata) for rdata in delegation.rrset.rdatas]
+                for target in targets:
+                    if target.is_under(child.origin):
+                        glue = [child.lookup(target, rtype) for rtype in (A, AAAA)]
+                        yield from (outcome.rrset for outcome in glue if isinstance(outcome, Found))
 
     @property
     def all(self) -> list[Zone]:
@@ -166,26 +194,15 @@ class Zones:
             self.cluster_group.serial.changed()
         if change.imported:
             self.clusterset_group.serial.changed()
-        if change.outside:
+        if self.externals and (change.outside or not self._own.isdisjoint(change.addresses)):
             self.external_group.serial.changed()
-
-
-def _rewriting(
-    rewrites: Rewrites, lookup: Callable[[Name, int], Outcome], origin: Name, qname: Name, qtype: int
-) -> Outcome:
-    """Look a step of a search path up under the name that it is rewritten to; one elsewhere is an alias."""
-    target = rewrites.of(qname)
-    if target is None:
-        return lookup(qname, qtype)
-    if target.is_under(origin):
-        return lookup(target, qtype)
-    return Alias(RRset(qname, CNAME, 0, (target.wire,)), target)
 
 
 _EXTERNAL_KINDS: Final = frozenset(
     (
         Kind.NAMESPACE,
         Kind.SERVICE,
+        Kind.ENDPOINT_SLICE,
         Kind.INGRESS,
         Kind.GATEWAY,
         Kind.HTTP_ROUTE,
@@ -243,6 +260,7 @@ class Cluster:
         self.responder = Responder(self.authority, forwards=forwards, transfers=bool(config.transfer_to))
         self._told: set[bytes] = set()
         self._told_hidden: set[str] = set()
+        self._to_compare: Iterator[Name] = iter(())
         self._told_conflicts: dict[bytes, tuple[Claim, ...]] = {}
         self.synced = trio.Event()
         self.sink = Sink(
@@ -273,6 +291,8 @@ class Cluster:
 
     def tick(self, now: float) -> None:
         """Once a second, with Unix time: let the serials move, and have the apexes' answers follow."""
+        if self.sink.is_synced:
+            self._tell_hidden(islice(self._to_compare, COMPARED_AT_ONCE))
         self._snapshot = None  # its serial may move, and only transfers of one time share it
         moved = [group for group in self.zones.groups if group.serial.advance(now)]
         for group in moved:
@@ -308,7 +328,7 @@ class Cluster:
                 lambda first: Serial(serials[first.to_text()]),
             )
             self._snapshot = self._generation, copied
-        return next(zone.walk() for zone in self._snapshot[1].all if zone.origin == origin)
+        return self._snapshot[1].records(origin)
 
     def soa_of(self, origin: Name) -> RRset:
         """Return the SOA of a zone as of now."""
@@ -373,12 +393,12 @@ class Cluster:
             self._wake()
         for group in self.zones.groups:
             group.serial.changed()
-        if self.sink.is_synced:
-            self._tell_hidden(records.owners())
+        self._to_compare = records.owners()
 
     def _tell_hidden(self, owners: Iterable[Name]) -> None:
         """Tell of records of the cluster that static ones hide, each once."""
-        assert self.overlay is not None  # callers have looked
+        if self.overlay is None:
+            return
         for owner in owners:
             zone = self.authority.zones.closest(owner)
             if not isinstance(zone, Overlaid):
@@ -399,8 +419,6 @@ class Cluster:
                 group.serial.changed()
 
     def _synced(self) -> None:
-        if self.overlay is not None:
-            self._tell_hidden(self.overlay.records.owners())
         # What is known now stays for long: the collector need not walk it again and again.
         gc.collect()
         gc.freeze()

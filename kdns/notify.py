@@ -91,21 +91,25 @@ class _Secondary:
 
     async def _tell(self, deadline: float) -> None:
         """Tell of all zones once, and wait for answers until *deadline*, or until there is something new to tell."""
+        with trio.move_on_at(deadline):
+            try:
+                await self._tell_and_hear()
+            except* OSError:  # nobody listens there now, or there is no socket to be had
+                await self._news.wait()
+
+    async def _tell_and_hear(self) -> None:
         address = self._address
         family = socket.AF_INET6 if ":" in address.address else socket.AF_INET
-        with trio.socket.socket(family, socket.SOCK_DGRAM) as sock, trio.move_on_at(deadline):
-            try:
-                await sock.connect((address.address, address.port))
-                for origin in list(self._open):
-                    self._open[origin] = os.urandom(2)
-                    self.sent += 1
-                    await sock.send(make_notify(self._open[origin], self._soa(origin)))
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._hear, sock, nursery.cancel_scope)
-                    await self._news.wait()
-                    nursery.cancel_scope.cancel()
-            except* OSError:  # nobody listens there now
-                await trio.sleep_until(deadline)
+        with trio.socket.socket(family, socket.SOCK_DGRAM) as sock:
+            await sock.connect((address.address, address.port))
+            for origin in list(self._open):
+                self._open[origin] = os.urandom(2)
+                self.sent += 1
+                await sock.send(make_notify(self._open[origin], self._soa(origin)))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._hear, sock, nursery.cancel_scope)
+                await self._news.wait()
+                nursery.cancel_scope.cancel()
 
     async def _hear(self, sock: trio.socket.SocketType, scope: trio.CancelScope) -> None:
         while any(self._open.values()):

@@ -180,7 +180,8 @@ def static_record(value: Any) -> RRset:
     return record_from_text(text(value), NO_TTL)
 
 
-NO_TTL: Final = 2**31 - 1
+NO_TTL: Final = 2**31 - 2
+"""Stands for no TTL: one second less than the largest, which nobody means."""
 
 STATIC_OPTIONS: Final = (
     Option(

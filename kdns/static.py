@@ -12,18 +12,29 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import trio
 
 from kdns.errors import Problem
 from kdns.files import follow
 from zones.records import RRset
-from zones.static import read_hosts, StaticRecords
+from zones.static import BadLine, read_hosts, StaticRecords
 
 log = logging.getLogger(__name__)
 
 MAX_HOSTS_OCTETS: Final = 64 * 2**20
 MAX_TOLD: Final = 20
 """Bad lines and conflicts of one reading that are told one by one."""
+
+
+class Scan(msgspec.Struct):
+    """What a look at the files found; ``records`` are all that there are now, None where nothing is new."""
+
+    stamps: dict[Path, tuple[int, int, int]] = msgspec.field(default_factory=dict)
+    read: dict[Path, list[RRset]] = msgspec.field(default_factory=dict)
+    bad: dict[Path, list[BadLine]] = msgspec.field(default_factory=dict)
+    troubles: dict[Path, str] = msgspec.field(default_factory=dict)
+    records: StaticRecords | None = None
 
 
 class StaticSource:
@@ -41,6 +52,7 @@ class StaticSource:
         self._on_change = on_change
         self._stamps: dict[Path, tuple[int, int, int]] = {}
         self._read: dict[Path, list[RRset]] = {}
+        self._is_loaded = False
         self._watch_trouble: str | None = None
         self._file_troubles: dict[Path, str] = {}
         self.problems: dict[Path, list[Problem]] = {}
@@ -74,9 +86,9 @@ class StaticSource:
 
         await follow(self._hosts, look, trouble)
 
-    def _scan(self) -> dict[Path, tuple[tuple[int, int, int] | None, bytes | str]]:
-        """Read the files that changed; text stands for what was wrong. Runs in a thread, and touches nothing."""
-        found: dict[Path, tuple[tuple[int, int, int] | None, bytes | str]] = {}
+    def _scan(self) -> Scan:
+        """Read the files that changed, and merge; runs in a thread, and touches nothing."""
+        scan = Scan()
         for path in self._hosts:
             try:
                 status = os.stat(path)
@@ -84,40 +96,39 @@ class StaticSource:
                 if stamp == self._stamps.get(path):
                     continue
                 if status.st_size > MAX_HOSTS_OCTETS:
-                    found[path] = stamp, f"larger than {MAX_HOSTS_OCTETS} octets"
-                else:
-                    found[path] = stamp, path.read_bytes()
+                    raise OSError(0, f"larger than {MAX_HOSTS_OCTETS} octets")
+                text = path.read_bytes().decode(errors="replace")
             except OSError as exc:
-                found[path] = None, exc.strerror or str(exc)
-        return found
-
-    def _take(self, found: dict[Path, tuple[tuple[int, int, int] | None, bytes | str]]) -> None:
-        is_new = not self._stamps and not found
-        for path, (stamp, data) in found.items():
-            if isinstance(data, str):
-                if self._file_troubles.get(path) != data:
-                    log.warning("--hosts %s: %s; what it last said is served", path, data)
-                self._file_troubles[path] = data
+                scan.troubles[path] = exc.strerror or str(exc)
                 continue
-            self._file_troubles.pop(path, None)
-            assert stamp is not None  # it came with the octets
-            self._stamps[path] = stamp
-            rrsets, bad = read_hosts(data.decode(errors="replace"), self._ttl)
-            self._read[path] = rrsets
+            scan.stamps[path] = stamp
+            scan.read[path], scan.bad[path] = read_hosts(text, self._ttl)
+        if scan.read or not self._is_loaded:
+            known = {**self._read, **scan.read}
+            layers: list[tuple[str, Sequence[RRset]]] = [("the configuration", self._configured)]
+            layers += [(str(path), known[path]) for path in self._hosts if path in known]
+            scan.records = StaticRecords(layers)
+        return scan
+
+    def _take(self, scan: Scan) -> None:
+        for path, text in scan.troubles.items():
+            if self._file_troubles.get(path) != text:
+                log.warning("--hosts %s: %s; what it last said is served", path, text)
+        self._file_troubles = scan.troubles
+        self._stamps |= scan.stamps
+        self._read |= scan.read
+        for path, bad in scan.bad.items():
             self.problems.pop(path, None)
             if bad:
-                expected = "an address and names"
                 self.problems[path] = [
-                    Problem(f"{path}: line {line.number}", f"{line.text!r} ({line.reason})", expected) for line in bad
+                    Problem(f"{path}: line {line.number}", f"{line.text!r} ({line.reason})", "an address and names")
+                    for line in bad
                 ]
             _tell(f"--hosts {problem}; passed over" for problem in self.problems.get(path, ()))
-            is_new = True
-        if is_new:
-            layers: list[tuple[str, Sequence[RRset]]] = [("the configuration", self._configured)]
-            layers += [(str(path), self._read[path]) for path in self._hosts if path in self._read]
-            records = StaticRecords(layers)
-            _tell(f"static records: {conflict}" for conflict in records.conflicts)
-            self._on_change(records)
+        if scan.records is not None:
+            self._is_loaded = True
+            _tell(f"static records: {conflict}" for conflict in scan.records.conflicts)
+            self._on_change(scan.records)
 
 
 def _tell(lines: Iterable[str]) -> None:

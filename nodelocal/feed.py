@@ -23,7 +23,7 @@ import trio
 
 from kdns.errors import WireError
 from kdns.proto import dso
-from kdns.proto.query import HEADER_OCTETS, NOTIMP
+from kdns.proto.query import HEADER_OCTETS, NOERROR, NOTIMP, RCODE_TEXT
 from kdns.upstream.servers import Protocol, Server
 from kdns.upstream.stream import CONNECT_SECONDS, open_stream, StreamQuestions
 from nodelocal.subscriptions import Subscriptions
@@ -133,6 +133,7 @@ class FeedClient:
 
     async def _write(self, stream: trio.abc.Stream) -> None:
         subscriptions = self.subscriptions
+        self._asked_at = trio.current_time()
         await self._send(stream, [subscriptions.barrier()])
         swept_at = trio.current_time()
         while True:
@@ -145,10 +146,11 @@ class FeedClient:
                 swept_at = trio.current_time()
                 subscriptions.sweep()
             if scope.cancelled_caught or subscriptions.has_requests:
+                if not subscriptions.is_waiting:
+                    self._asked_at = trio.current_time()
                 await self._send(stream, subscriptions.requests(BATCH))
 
     async def _send(self, stream: trio.abc.Stream, wires: list[bytes]) -> None:
-        self._asked_at = trio.current_time()
         await stream.send_all(b"".join(len(wire).to_bytes(2, "big") + wire for wire in wires))
 
     async def _watch(self) -> None:
@@ -157,7 +159,7 @@ class FeedClient:
             self.subscriptions.retry()
             if self.subscriptions.has_requests:
                 self._wake.set()
-            waited_since = max(self._heard_at, self._asked_at)
+            waited_since = max(self._heard_at, self._asked_at)  # since the oldest question without an answer
             if self.subscriptions.is_waiting and trio.current_time() - waited_since > ANSWER_SECONDS:
                 raise _Ended(f"no answer for {ANSWER_SECONDS:g} s")
 
@@ -191,6 +193,8 @@ class FeedClient:
         if message.is_response:
             if message.rcode == NOTIMP:
                 raise _Ended("it knows no sessions", REFUSED_SECONDS)
+            if message.rcode != NOERROR and self.subscriptions.is_barrier(message.message_id):
+                raise _Ended(f"it takes no session now ({RCODE_TEXT.get(message.rcode, message.rcode)})", MAX_BACKOFF)
             if not self.subscriptions.answered(message.message_id, message.rcode):
                 raise WireError("an answer to nothing")
             return

@@ -34,7 +34,7 @@ class Local:
         entry = seal(
             qname, qtype, rcode=NOERROR, answer=answer, authority=(), is_denial=not answer, target=target, is_kept=False
         )
-        entry.expires_at = now + (answer[0].ttl if answer else 1)
+        entry.expires_at = now + max(1, answer[0].ttl if answer else 1)  # one whose time is up would be asked for
         return entry
 
     def has(self, name: Name) -> bool:

@@ -25,8 +25,11 @@ from kdns.proto.query import NOERROR, NXDOMAIN, SERVFAIL
 from nodelocal.cache import Cache
 from nodelocal.entry import Entry
 from zones.names import Name
-from zones.records import ANY, CNAME
+from zones.records import ANY, CNAME, NS, PTR, SOA, SRV
 from zones.search import MARKER
+
+_NAMES: Final = frozenset((NS, CNAME, SOA, PTR, SRV))
+"""The types whose RDATA has names in it."""
 
 MAX_SUBSCRIPTIONS: Final = 10_000
 """Of one connection; the one that was needed longest ago goes first. A kilobyte each."""
@@ -68,10 +71,12 @@ def topics_of(qname: Name, qtype: int, entry: Entry, is_ours: Callable[[Name], b
 
 
 def _sum(records: Iterable[tuple[int, bytes]]) -> int:
-    total = 0
-    for record in records:
-        total ^= hash(record)
-    return total
+    return sum(_number(rtype, rdata) for rtype, rdata in records)
+
+
+def _number(rtype: int, rdata: bytes) -> int:
+    """Return what stands for a record; names in it compare without case."""
+    return hash((rtype, rdata.lower() if rtype in _NAMES else rdata))
 
 
 class _Subscription:
@@ -84,7 +89,8 @@ class _Subscription:
         self.is_active = False
         self.is_refused = False
         self.is_over = False
-        self.known = 0
+        self.known: set[int] = set()
+        """What there is now, a number for each record."""
         self.entries: dict[bytes, tuple[Entry, int]] = {}
         """The entries that depend on it, by their key in the cache, each with the sum it was made from."""
 
@@ -130,7 +136,7 @@ class Subscriptions:
             else:
                 self._all.move_to_end((name.key, rtype))
             subscription.entries[key] = entry, made_from
-            if subscription.is_active and subscription.known != made_from:
+            if subscription.is_active and sum(subscription.known) != made_from:
                 self.lagging += 1
                 entry.expires_at = min(entry.expires_at, now + LAGGING_SECONDS)
 
@@ -149,24 +155,34 @@ class Subscriptions:
     def _begin(self, name: Name, qtype: int) -> _Subscription:
         while len(self._all) >= self._max:
             self._end(next(iter(self._all.values())))
+        subscription = self._by_name.get(name.key, {}).get(qtype)
+        if subscription is not None:  # one that was over before it was answered
+            subscription.is_over = False
+            self._all[name.key, qtype] = subscription
+            return subscription
         subscription = self._all[name.key, qtype] = _Subscription(name, qtype)
         self._by_name.setdefault(name.key, {})[qtype] = subscription
         self._to_ask[subscription] = None
         return subscription
 
     def _end(self, subscription: _Subscription) -> None:
+        del self._all[subscription.name.key, subscription.qtype]
+        subscription.is_over = True
+        if subscription.is_active:
+            self._to_end.append(subscription.message_id)
+        elif subscription.message_id and not subscription.is_refused:
+            return  # not answered yet: it ends when it is
+        self._forget(subscription)
+
+    def _forget(self, subscription: _Subscription) -> None:
         key = subscription.name.key
-        del self._all[key, subscription.qtype]
         of_name = self._by_name[key]
         del of_name[subscription.qtype]
         if not of_name:
             del self._by_name[key]
         self._to_ask.pop(subscription, None)
-        subscription.is_over = True
-        if subscription.is_active or subscription.is_refused:
+        if subscription.message_id:
             del self._by_id[subscription.message_id]
-        if subscription.is_active:
-            self._to_end.append(subscription.message_id)
 
     # -- the connection -----------------------------------------------------------------------------------------------
 
@@ -177,6 +193,9 @@ class Subscriptions:
 
     def lost(self) -> None:
         """Take notice that nothing will be told."""
+        for subscription in list(self._by_id.values()):
+            if subscription.is_over:
+                self._forget(subscription)
         self._by_id.clear()
         self._barriers.clear()
         self._to_ask.clear()
@@ -194,7 +213,7 @@ class Subscriptions:
         for subscription in list(self._to_ask)[:most]:
             del self._to_ask[subscription]
             subscription.message_id = self._next_id()
-            subscription.known = 0
+            subscription.known = set()
             self._by_id[subscription.message_id] = subscription
             wires.append(dso.make_dso(subscription.message_id, dso.subscribe(subscription.name, subscription.qtype)))
             asked.append(subscription)
@@ -206,14 +225,21 @@ class Subscriptions:
         self._barriers[message_id] = asked or []
         return dso.make_dso(message_id, dso.keepalive(0, 0))
 
+    def is_barrier(self, message_id: int) -> bool:
+        """Tell whether a response to that request shows that all before it were taken."""
+        return message_id in self._barriers
+
     def answered(self, message_id: int, rcode: int) -> bool:
         """Take a response; False for one to nothing that was asked."""
         passed = self._barriers.pop(message_id, None)
         if passed is not None:
             for subscription in passed:
+                if self._by_id.get(subscription.message_id) is not subscription:
+                    continue
                 if subscription.is_over:
-                    if self._by_id.pop(subscription.message_id, None) is not None and not subscription.is_refused:
+                    if not subscription.is_refused:
                         self._to_end.append(subscription.message_id)
+                    self._forget(subscription)
                 elif not subscription.is_refused:
                     subscription.is_active = True
                     self._compare(subscription)
@@ -231,7 +257,8 @@ class Subscriptions:
         """Ask again for what the server could not promise yet: it did not know the cluster."""
         for subscription in self._to_retry:
             if not subscription.is_over:
-                self._by_id.pop(subscription.message_id, None)
+                del self._by_id[subscription.message_id]
+                subscription.message_id = 0
                 subscription.is_refused = False
                 self._to_ask[subscription] = None
         self._to_retry.clear()
@@ -244,9 +271,11 @@ class Subscriptions:
                 if qtype not in (notice.rtype, ANY) and not notice.owner.is_under(MARKER):
                     continue
                 if notice.ttl == dso.ALL_REMOVED:
-                    subscription.known = 0  # of every type at once is the same for what is asked for by one type
+                    subscription.known.clear()  # of every type at once is the same for what is asked for by one type
+                elif notice.ttl == dso.REMOVED:
+                    subscription.known.discard(_number(notice.rtype, notice.rdata))
                 else:
-                    subscription.known ^= hash((notice.rtype, notice.rdata))
+                    subscription.known.add(_number(notice.rtype, notice.rdata))
                 changed[subscription] = None
         for subscription in changed:
             if subscription.is_active:
@@ -258,8 +287,9 @@ class Subscriptions:
         return bool(self._barriers)
 
     def _compare(self, subscription: _Subscription) -> None:
+        known = sum(subscription.known)
         for key, (entry, made_from) in list(subscription.entries.items()):
-            if made_from != subscription.known:
+            if made_from != known:
                 del subscription.entries[key]
                 if self._cache.get(key) is entry:
                     self._cache.forget(key)

@@ -34,7 +34,8 @@ MAX_ALIASES = 10
 class ExplicitZone:
     """The zone ``<domain>.ap.k8s.io`` over the cluster or clusterset zone *cluster*.
 
-    *lookup*, where it is given, looks the steps up in place of that zone.
+    *lookup*, where it is given, looks the steps up in place of that zone; *rename* gives what a step is looked up as,
+    if it is another name.
     """
 
     def __init__(
@@ -44,7 +45,9 @@ class ExplicitZone:
         *,
         ttl: int,
         lookup: Callable[[Name, int], ZoneOutcome] | None = None,
+        rename: Callable[[Name], Name | None] = lambda name: None,
     ) -> None:
+        self._rename = rename
         self.origin = Name((*split_labels(cluster.origin.wire), *MARKER.labels))
         self._cluster = cluster
         self._lookup = lookup or cluster.lookup
@@ -78,7 +81,7 @@ class ExplicitZone:
         yield self._cluster.apex.ns(self.origin)
 
     def _walk(self, qname: Name, walk: Walk, qtype: int) -> ZoneOutcome:
-        steps = walk.inside
+        steps = [self._rename(step) or step for step in walk.inside]
         reads: list[bytes] | None = []
         outcomes: list[Outcome | None] = []
         for step in steps:
@@ -91,7 +94,7 @@ class ExplicitZone:
         parents = [self._namespace(walk.namespace)]
         if len(walk.prefix) > 1:
             is_literal |= self._cluster.has_service(walk.namespace, walk.tld)
-            parents += [_parent(step, len(walk.prefix) - 1) for step in steps[:1]]
+            parents += [_parent(step, len(walk.prefix) - 1) for step in walk.inside[:1]]
         known = None if reads is None else (*reads, *parents)
         decision = decide(outcomes)
         if isinstance(decision, Won):
@@ -102,6 +105,8 @@ class ExplicitZone:
         return NoData(known, is_literal) if is_nodata else NxDomain(known, is_literal)
 
     def _step(self, name: Name, qtype: int) -> tuple[Outcome, Reads]:
+        if not name.is_under(self._cluster.origin):
+            return Outcome.DATA, ()  # a name elsewhere that a step is rewritten to: whatever it has
         found = Outcome.NXDOMAIN
         reads: list[bytes] | None = []
         origin = self._cluster.origin

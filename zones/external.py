@@ -14,7 +14,7 @@ A name is looked for in this order, so that a namespace takes no name from a wil
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from zones.names import label_octets, Name
 from zones.objects import ExposedService, Port
@@ -26,7 +26,10 @@ from zones.zone import Alias, Found, make_soa, NODATA, NoData, NxDomain, Outcome
 
 
 class ExternalZone:
-    """The zone *origin* over *outside*; *own_addresses* are the server's own (4 or 16 octets each)."""
+    """The zone *origin* over *outside*; *own_addresses* are the server's own (4 or 16 octets each).
+
+    *exists* tells of a key whether the name has records from elsewhere, or one below it has: no wildcard takes such.
+    """
 
     def __init__(
         self,
@@ -37,7 +40,9 @@ class ExternalZone:
         serial: Serial,
         timers: Timers | None = None,
         own_addresses: Sequence[bytes] = (),
+        exists: Callable[[bytes], bool] = lambda key: False,
     ) -> None:
+        self._exists_elsewhere = exists
         self.origin = origin
         self._store = store
         self._outside = outside
@@ -83,7 +88,7 @@ class ExternalZone:
         return NxDomain(reads)
 
     def walk(self) -> Iterator[RRset]:
-        """Yield every RRset once, the SOA first; where another of our zones begins, its NS records and glue."""
+        """Yield every RRset once, the SOA first."""
         yield self.soa
         yield self._ns_of(self.origin)
         yield from self._addresses_of_ns(self._ns)
@@ -96,9 +101,6 @@ class ExternalZone:
                 yield RRset(name, CNAME, self._ttl, (claim.targets.aliases[0].wire,))
             for owner, ports in port_owners(name, claim.ports):
                 yield RRset(owner, SRV, self._ttl, _srv(name, claim, ports))
-        for child in self._outside.origins_below(self.origin):
-            yield RRset(child, NS, self._ttl, (child.prefixed(b"ns1", b"dns").wire,))
-            yield from self._addresses_of_ns(child.prefixed(b"ns1", b"dns"))
 
     # -- the apex -------------------------------------------------------------------------------------------------
 
@@ -146,7 +148,7 @@ class ExternalZone:
         return Found(RRset(qname, SRV, self._ttl, rdatas), rotates=len(rdatas) > 1)
 
     def _exists(self, key: bytes) -> bool:
-        return self._outside.exists(key) or key == self._above_ns
+        return self._outside.exists(key) or key == self._above_ns or self._exists_elsewhere(key)
 
     def _closest_encloser(self, key: bytes) -> tuple[bytes, list[bytes]]:
         """Return the longest existing name above *key* (RFC 4592 section 3.3.1), and those between."""

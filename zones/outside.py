@@ -15,6 +15,7 @@ nothing.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -42,8 +43,8 @@ _UNKNOWN_AGE = "~"
 Id = tuple[Kind, ObjectKey]
 
 
-class Claim(msgspec.Struct, frozen=True, order=True):
-    """A claim on a name; the smallest is the oldest, and has it. ``ports`` are those of a Service."""
+class Claim(msgspec.Struct, frozen=True):
+    """A claim on a name; of several the first by ``rank``, which is the oldest, has it. ``ports`` are a Service's."""
 
     created: str
     kind: str
@@ -51,6 +52,11 @@ class Claim(msgspec.Struct, frozen=True, order=True):
     name: bytes
     targets: Targets
     ports: tuple[Port, ...] = ()
+
+    @property
+    def rank(self) -> tuple[str, str, bytes, bytes]:
+        """Its place among others: by age, then by what makes the order the same everywhere."""
+        return self.created, self.kind, self.namespace, self.name
 
     @property
     def text(self) -> str:
@@ -74,8 +80,8 @@ class Outside:
         self._claims: dict[bytes, list[Claim]] = {}
         self._below: dict[bytes, int] = {}
         self._owners: dict[bytes, tuple[ObjectKey, ...]] = {}
-        self.conflicts: dict[bytes, tuple[Claim, ...]] = {}
-        """By the key of a name: who has it, and after it those who claim it and lead elsewhere."""
+        self._conflicts: dict[bytes, tuple[Claim, ...]] = {}
+        self._unsettled: set[bytes] = set()
 
     def copy(self, is_shown: Callable[[bytes], bool]) -> Outside:
         """Return what can be looked up as of now, untouched by later events."""
@@ -162,18 +168,13 @@ class Outside:
         claims = self._claims.setdefault(key, [])
         was = claims[0] if claims else None
         if before is not None:
-            claims.remove(before)
+            del claims[bisect_left(claims, before.rank, key=_rank)]
         if after is not None:
-            claims.append(after)
-            claims.sort()
+            claims.insert(bisect_left(claims, after.rank, key=_rank), after)
+        self._unsettled.add(key)
         now = claims[0] if claims else None
         if not claims:
             del self._claims[key]
-        others = tuple(claim for claim in claims[1:] if now is not None and claim.targets != now.targets)
-        if now is not None and others:
-            self.conflicts[key] = (now, *others)
-        else:
-            self.conflicts.pop(key, None)
         if was == now:
             return set()
         changed = {key}
@@ -247,6 +248,19 @@ class Outside:
                     for name in _shared_hostnames(route, listener):
                         yield name, gateway.targets
 
+    @property
+    def conflicts(self) -> dict[bytes, tuple[Claim, ...]]:
+        """By the key of a name: who has it, and after it those who claim it and lead elsewhere."""
+        for key in self._unsettled:
+            claims = self._claims.get(key, [])
+            others = [claim for claim in claims[1:] if claim.targets != claims[0].targets]
+            if others:
+                self._conflicts[key] = (claims[0], *others)
+            else:
+                self._conflicts.pop(key, None)
+        self._unsettled.clear()
+        return self._conflicts
+
     # -- what zones ask -------------------------------------------------------------------------------------------
 
     def claim(self, key: bytes) -> Claim | None:
@@ -268,15 +282,14 @@ class Outside:
         """Return the deepest zone that *name* lies in, which lies in one."""
         return max((origin for origin in self.origins if name.is_under(origin)), key=lambda origin: len(origin.labels))
 
-    def origins_below(self, origin: Name) -> Iterator[Name]:
-        """Yield the zones that begin inside the zone *origin*."""
-        for child in self.origins:
-            if child != origin and child.is_under(origin) and self.origin_of(child.parent()) == origin:
-                yield child
-
     def owners(self, address: bytes) -> tuple[ObjectKey, ...]:
         """Return the shown Services that are reached at *address*, in order."""
         return self._owners.get(address, ())
+
+    def addresses_in(self, namespace: bytes) -> frozenset[bytes]:
+        """Return the addresses that have owners in a namespace."""
+        some = self._in_namespace.get(namespace, ())
+        return frozenset().union(*(self.addresses_of(key) for kind, key in some if kind is Kind.SERVICE))
 
     def addresses(self) -> Iterable[bytes]:
         """Return the addresses that have owners."""
@@ -291,6 +304,10 @@ class Outside:
         """Return the name of a Service in the first zone, None where it would be too long."""
         labels = (key.name, key.namespace)
         return self.origins[0].prefixed(*labels) if self.origins[0].has_room_for(*labels) else None
+
+
+def _rank(claim: Claim) -> tuple[str, str, bytes, bytes]:
+    return claim.rank
 
 
 def _joined(one: Targets, other: Targets) -> Targets:

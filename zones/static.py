@@ -10,7 +10,7 @@
 | a name at or above a static one, that its zone lacks     | NODATA                                              |
 
 Precedence, RRset by RRset: the records of the configuration, then the hosts files in their order, then the zones. A
-name of a hosts line has the line's address; the address has a PTR to the line's first name.
+name of a hosts line has the line's address; the address has a PTR to the first name of its first line, as in hosts(5).
 """
 
 from __future__ import annotations
@@ -139,13 +139,12 @@ class Overlay:
 
 
 class Overlaid:
-    """*zone* under the static records of *overlay*; *below* are the zones that begin inside it."""
+    """*zone* under the static records of *overlay*."""
 
-    def __init__(self, zone: Zone, overlay: Overlay, below: Sequence[Name] = ()) -> None:
+    def __init__(self, zone: Zone, overlay: Overlay) -> None:
         self.zone = zone
         self.origin = zone.origin
         self._overlay = overlay
-        self._below = tuple(below)
 
     @property
     def soa(self) -> RRset:
@@ -173,12 +172,9 @@ class Overlaid:
             if some is None or not _hides(some, rrset):
                 yield rrset
         yield from sorted(
-            (rrset for rrset in records.rrsets() if self._has(rrset.owner)),
+            (rrset for rrset in records.rrsets() if rrset.owner.is_under(self.origin)),
             key=lambda rrset: (rrset.owner, rrset.rtype),
         )
-
-    def _has(self, name: Name) -> bool:
-        return name.is_under(self.origin) and not any(map(name.is_under, self._below))
 
 
 def _hides(some: Mapping[int, RRset], rrset: RRset) -> bool:
@@ -218,7 +214,7 @@ def read_hosts(text: str, ttl: int) -> tuple[list[RRset], list[BadLine]]:
         for owner in owners:
             names.setdefault((owner.key, rtype), (owner, {}))[1][address] = None
         reverse = reverse_name(address)
-        names.setdefault((reverse.key, PTR), (reverse, {}))[1][owners[0].wire] = None
+        names.setdefault((reverse.key, PTR), (reverse, {owners[0].wire: None}))
     return [RRset(owner, rtype, ttl, tuple(some)) for (_, rtype), (owner, some) in names.items()], bad
 
 

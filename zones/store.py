@@ -291,7 +291,7 @@ class Store:
         if old == new:
             return NO_CHANGE
         some[new.name] = new
-        return self._service_change(old, new)
+        return NO_CHANGE if old is not None and _inside(old) == _inside(new) else self._service_change(old, new)
 
     def _service_change(self, old: Service | None, new: Service | None) -> Change:
         service = new or old
@@ -415,9 +415,9 @@ class Store:
     def _namespace_outside(self, name: bytes) -> Change:
         outside = self.outside
         assert outside is not None  # callers have looked
-        before = frozenset(outside.addresses())
+        before = outside.addresses_in(name)
         keys = outside.namespace_changed(name)
-        return self._outside_and_reverse(before, frozenset(outside.addresses()), keys)
+        return self._outside_and_reverse(before, outside.addresses_in(name), keys)
 
     def _outside_and_reverse(self, before: frozenset[bytes], after: frozenset[bytes], keys: set[bytes]) -> Change:
         for address in after - before:
@@ -479,6 +479,11 @@ class Store:
         if self.imports is not None:
             imported = self.imports.names_in(name) | {label_octets((name, b"svc"))}
         return Change(frozenset(forward), frozenset(addresses), imported)
+
+
+def _inside(service: Service) -> tuple[object, ...]:
+    """Return what of a Service shows inside the cluster: all but where it is reached from outside."""
+    return tuple(getattr(service, field) for field in Service.__struct_fields__)
 
 
 def _endpoint_view(service: Service) -> tuple[bool, bool, bool]:

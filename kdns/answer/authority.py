@@ -193,7 +193,7 @@ class Authority:
         rotate: bool = False,
     ) -> Answer:
         additional: Iterator[RRset] | tuple[RRset, ...] = ()
-        reads: list[bytes] = []
+        reads: list[bytes | None] = []
         if answer[-1].rtype in (SRV, NS):
             additional = self._targets(answer[-1], reads)
         tails = make_response(
@@ -206,16 +206,20 @@ class Authority:
             ra=self._forwards,
             options=self._greeting(query, note),
         )
-        return Answer(tails, _tuple(_joined(owners, tuple(reads))), self._label(self._text(zone), query, NOERROR))
+        known = [read for read in reads if read is not None]
+        owners = _joined(owners, None if len(known) < len(reads) else tuple(known))
+        return Answer(tails, _tuple(owners), self._label(self._text(zone), query, NOERROR))
 
-    def _targets(self, rrset: RRset, reads: list[bytes]) -> Iterator[RRset]:
-        """Yield the addresses of the names that *rrset* points to, noting whose they are."""
+    def _targets(self, rrset: RRset, reads: list[bytes | None]) -> Iterator[RRset]:
+        """Yield the addresses of the names that *rrset* points to, noting whose they are; None: of no list of names."""
         targets = (srv_target(rdata) if rrset.rtype == SRV else Name.trusted(rdata) for rdata in rrset.rdatas)
         for target in dict.fromkeys(targets):
             zone = self.zones.closest(target)
             reads.append(target.key)
             for rtype in (A, AAAA):
                 outcome = zone.lookup(target, rtype) if zone is not None else self._static(target, rtype)
+                if outcome is not None:
+                    reads += (None,) if outcome.reads is None else outcome.reads
                 if isinstance(outcome, Found):
                     yield outcome.rrset
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, Protocol
 
 from kdns.proto.dso import make_pushes
-from kdns.proto.query import NOERROR, NOTAUTH, REFUSED, SERVFAIL
+from kdns.proto.query import NOERROR, REFUSED
 from zones.names import Name
 from zones.records import RRset
 from zones.zone import Reads
@@ -33,7 +33,7 @@ class Subscriber(Protocol):
 
 
 class _Topic:
-    __slots__ = ("is_dirty", "name", "owners", "qtype", "records", "subscribers")
+    __slots__ = ("name", "owners", "qtype", "records", "subscribers")
 
     def __init__(self, name: Name, qtype: int) -> None:
         self.name = name
@@ -41,7 +41,6 @@ class _Topic:
         self.records: Records = {}
         self.owners: tuple[bytes, ...] | None = ()
         self.subscribers: dict[Subscriber, None] = {}
-        self.is_dirty = False
 
 
 class Feed:
@@ -79,7 +78,7 @@ class Feed:
             if rcode != NOERROR:
                 return rcode, []
             self._topics[name.key, qtype] = topic
-        elif topic.is_dirty:
+        elif topic in self._dirty:
             self._push(topic)  # so that all know the same
         topic.subscribers[subscriber] = None
         self.subscriptions += 1
@@ -106,13 +105,11 @@ class Feed:
             return
         for owner in owners:
             for topic in by_owner.get(owner, ()):
-                topic.is_dirty = True
                 self._dirty[topic] = None
 
     def changed_unseen(self, *, all_of_them: bool = False) -> None:
         """Take notice that what no owner name tells of may have changed, or anything at all."""
         for topic in list(self._topics.values() if all_of_them else self._volatile):
-            topic.is_dirty = True
             self._dirty[topic] = None
 
     def flush(self) -> Iterator[None]:
@@ -123,7 +120,6 @@ class Feed:
 
     def _push(self, topic: _Topic) -> None:
         self._dirty.pop(topic, None)
-        topic.is_dirty = False
         before = topic.records
         if self._renew(topic) != NOERROR:
             topic.records = {}
@@ -139,8 +135,6 @@ class Feed:
         """Look the topic's records up; return the RCODE."""
         found = self._look(topic.name, topic.qtype)
         if isinstance(found, int):
-            if found in (NOTAUTH, SERVFAIL) and topic.subscribers:
-                return SERVFAIL
             return found
         topic.records, reads = found
         owners = None if reads is None else tuple(dict.fromkeys((topic.name.key, *reads)))

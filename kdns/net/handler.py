@@ -33,6 +33,9 @@ class Session(Protocol):
     def receive(self, wire: bytes, now: float) -> None:
         """Take a message of the session."""
 
+    def heard(self, now: float) -> None:
+        """Take notice of another message of the client's."""
+
     def retire(self, seconds: float) -> None:
         """Ask the client to go, and to come back after some time."""
 

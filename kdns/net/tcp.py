@@ -24,7 +24,7 @@ import resource
 import socket
 import ssl
 import struct
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -53,6 +53,7 @@ MAX_UNSENT_OCTETS_IN_ALL: Final = 64 * 2**20
 """Replies that wait for all clients together; past that each gets one at a time."""
 
 MAX_SESSIONS: Final = 2048
+MAX_SESSIONS_A_CLIENT: Final = 64
 MAX_SESSION_OCTETS: Final = 4 * 2**20
 
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -76,6 +77,8 @@ class Connections:
         self.pending = 0
         """Messages whose answers are on their way through upstreams."""
         self.sessions: dict[_Connection, Session] = {}
+        self._sessions_of: Counter[str] = Counter()
+        self.is_stopping = False
         self.cut = 0
         """Sessions cut because their clients broke the rules or did not read."""
 
@@ -83,15 +86,25 @@ class Connections:
         return len(self._all) + len(self.sessions)
 
     def keep(self, connection: _Connection, session: Session) -> bool:
-        """Take a connection that became a session out of the ranks; False where there are too many of them."""
-        if len(self.sessions) >= min(MAX_SESSIONS, self._max_total // 2):
+        """Take a connection that became a session out of the ranks.
+
+        False where there are too many of them, in all or of one client, or the program stops.
+        """
+        of_client = self._sessions_of[connection.client]
+        if (
+            self.is_stopping
+            or len(self.sessions) >= min(MAX_SESSIONS, self._max_total // 2)
+            or of_client >= MAX_SESSIONS_A_CLIENT
+        ):
             return False
         self.remove(connection)
         self.sessions[connection] = session
+        self._sessions_of[connection.client] += 1
         return True
 
     def retire_sessions(self, seconds: float) -> None:
-        """Ask the clients of all sessions to go."""
+        """Ask the clients of all sessions to go, and take no new ones."""
+        self.is_stopping = True
         for session in list(self.sessions.values()):
             session.retire(seconds)
 
@@ -100,7 +113,7 @@ class Connections:
         of_client = self._by_client.setdefault(connection.client, OrderedDict())
         if len(of_client) >= self._max_a_client:
             self._close_first(of_client)
-        if len(self._all) >= self._max_total:
+        if len(self) >= self._max_total and self._all:
             self._close_first(self._all)
         self._all[connection] = None
         self._by_client.setdefault(connection.client, OrderedDict())[connection] = None
@@ -113,7 +126,10 @@ class Connections:
 
     def remove(self, connection: _Connection) -> None:
         """Forget a connection."""
-        self.sessions.pop(connection, None)
+        if self.sessions.pop(connection, None) is not None:
+            self._sessions_of[connection.client] -= 1
+            if not self._sessions_of[connection.client]:
+                del self._sessions_of[connection.client]
         if connection not in self._all:
             return
         del self._all[connection]
@@ -321,6 +337,8 @@ class _Connection:
         return was_one
 
     def _take(self, wire: bytes, nursery: trio.Nursery) -> None:
+        if self._session is not None:
+            self._session.heard(trio.current_time())
         entry = self._handler.find(wire[2:])
         if entry is not None:
             began = trio.current_time()
@@ -350,7 +368,11 @@ class _Connection:
                 self._queue(wire[:2], make_bare(wire, REFUSED, ra=False))
                 return
             self._session = session
-        session.receive(wire, trio.current_time())
+        try:
+            session.receive(wire, trio.current_time())
+        except Exception:
+            log.exception("a message of a session of %d octets: %s", len(wire), wire[:512].hex())
+            self.cut()
 
     def send(self, wire: bytes) -> None:
         """Queue a message of the session; cut it if its client does not read."""
@@ -397,6 +419,9 @@ class _Connection:
                 await trio.lowlevel.checkpoint()
                 while len(self._unsent) + self._in_write >= MAX_UNSENT_OCTETS:
                     await self._wait_for_progress()
+        except Exception:
+            log.exception("several responses to one message")  # which costs its connection, and nothing else
+            raise _Hopeless from None
         finally:
             self._pending -= 1
             self._wake()

@@ -155,11 +155,6 @@ class Notice(msgspec.Struct, frozen=True, gc=False):
     ttl: int
     rdata: bytes
 
-    @property
-    def is_added(self) -> bool:
-        """Whether the record is there from now on."""
-        return self.ttl <= _MAX_ADDED_TTL
-
 
 def make_pushes(removed: Sequence[RRset], added: Sequence[RRset]) -> list[bytes]:
     """Return PUSH messages that say what is gone and what is there now, the former first (RFC 8765 section 6.3)."""

@@ -105,11 +105,18 @@ def make_transfer(query: Query, rrsets: Iterable[RRset], *, max_octets: int, ra:
         rest = rrset
         while not writer.add(rest):
             if not writer.records:
-                raise ValueError(f"a record of {rrset.owner} does not fit into a message")
-            left = len(rest.rdatas) - writer.added
+                writer.limit = MAX_MESSAGE_OCTETS - len(opt) - 2
+                alone = RRset(rrset.owner, rrset.rtype, rrset.ttl, rest.rdatas[:1])
+                if not writer.add(alone):
+                    break  # more than any message holds: RDATA of 64 KiB
+                left = len(rest.rdatas) - 1
+            else:
+                left = len(rest.rdatas) - writer.added
             yield _transferred(query, writer, opt, ra=ra)
-            rest = RRset(rrset.owner, rrset.rtype, rrset.ttl, rrset.rdatas[len(rrset.rdatas) - left :])
             writer = _Writer(query, max_octets - len(opt))
+            if not left:
+                break
+            rest = RRset(rrset.owner, rrset.rtype, rrset.ttl, rrset.rdatas[len(rrset.rdatas) - left :])
     if writer.records:
         yield _transferred(query, writer, opt, ra=ra)
 

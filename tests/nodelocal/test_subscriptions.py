@@ -275,5 +275,48 @@ def test_records_of_a_type_all_removed_at_once() -> None:
     assert not played.has(WEB)
 
 
+def test_both_families_of_a_search_path_hear_of_one_alias() -> None:
+    """Each of the two topics pushes the same record, and neither must undo what the other said."""
+    played = Played()
+
+    def keep(qtype: int) -> Entry:
+        more = [addresses(WEB, "10.0.0.1")] if qtype == A else []
+        return played.keep(PATH, entry(PATH, alias(PATH, WEB), *more, qtype=qtype), qtype)
+
+    for qtype in (A, AAAA):
+        keep(qtype)
+    played.settle(alias(PATH, WEB), alias(PATH, WEB), addresses(WEB, "10.0.0.1"))
+    for qtype in (A, AAAA):
+        assert keep(qtype).expires_at == 30.0
+    played.tell(gone=[alias(PATH, WEB)])
+    played.tell(gone=[alias(PATH, WEB)])
+    assert not played.has(PATH)
+    assert not played.has(PATH, AAAA)
+
+
+def test_a_name_is_the_same_however_it_is_spelled() -> None:
+    played = Played()
+    shouted = Name.from_text("WEB.Default.SVC.cluster.local.")
+    played.keep(EXT, entry(EXT, alias(EXT, shouted), qtype=CNAME), CNAME)
+    played.settle(alias(EXT, WEB))
+    assert played.has(EXT, CNAME)
+
+
+def test_one_that_is_needed_again_before_it_is_over_goes_on() -> None:
+    """Asking for what the server still has would cost the connection."""
+    played = Played()
+    played.keep(WEB, entry(WEB, rcode=3))
+    wires = played.subscriptions.requests(10)
+    played.cache.flush()
+    played.subscriptions.sweep()
+    played.keep(WEB, entry(WEB, rcode=3))
+    assert played.ask()[:2] == ([], [])
+    for wire in wires:
+        assert played.subscriptions.answered(dso.read_dso(wire).message_id, 0)
+    assert len(played.subscriptions) == 1
+    played.tell(new=[addresses(WEB, "10.0.0.1")])
+    assert not played.has(WEB)
+
+
 def test_answers_to_nothing_are_noticed() -> None:
     assert not Played().subscriptions.answered(77, 0)

@@ -10,7 +10,7 @@ from tests.support.builders import addresses, endpoints, namespace, objects, por
 from tests.support.cases import Case, check, Cluster, Setup, SOA, SOA_IN_ADDR
 from zones.names import Name
 from zones.objects import ExposedService, Gateway, Ingress, Kind, Listener, ObjectKey, Parent, Route, Targets
-from zones.records import CNAME, NS, SRV
+from zones.records import CNAME, SRV
 from zones.zone import Zone
 
 E = "apps.example."
@@ -239,11 +239,51 @@ def test_external(case: Case) -> None:
     check(case)
 
 
-def test_the_zone_above_delegates_to_the_zone_below() -> None:
-    walked = [(rrset.owner.to_text(), rrset.rtype) for rrset in Cluster(cut).externals[0].walk()]
-    assert (SUB, NS) in walked
-    assert (f"ns1.dns.{SUB}", 1) in walked
-    assert not any(owner == f"www.{SUB}" for owner, _ in walked)
+def test_names_of_the_zone_below_are_not_those_of_the_zone_above() -> None:
+    above, below = (zone.walk() for zone in Cluster(cut).externals)
+    assert not any(rrset.owner.to_text() == f"www.{SUB}" for rrset in above)
+    assert any(rrset.owner.to_text() == f"www.{SUB}" for rrset in below)
+
+
+WILD = Setup(
+    objects(ingress("wild", [f"*.{E}"], "192.0.2.12")),
+    external=(E,),
+    records=(f"x.y.{E} A 10.0.0.1", f"z.{E} TXT here"),
+)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("beside", f"a.{E} A", [f"a.{E} 5 IN A 192.0.2.12"], setup=WILD),
+        Case("above a static name", f"y.{E} A", authority=[ESOA], setup=WILD),
+        Case("beside a static name", f"w.y.{E} A", rcode="NXDOMAIN", authority=[ESOA], setup=WILD),
+        Case("at a static name, another type", f"z.{E} A", authority=[ESOA], setup=WILD),
+    ],
+    ids=str,
+)
+def test_wildcards_and_static_names(case: Case) -> None:
+    """RFC 4592 section 2.2.2: a name that exists is not what a wildcard is for."""
+    check(case)
+
+
+def test_where_a_service_is_reached_from_outside_is_no_change_inside() -> None:
+    """CONTRACT row 11.6."""
+    cluster = Cluster(claims(exposed("web", "192.0.2.1", created=OLD)))
+    change = cluster.store.put(exposed("web", "192.0.2.2", created=OLD))
+    assert not change.forward
+    assert change.addresses == set(addresses("192.0.2.1", "192.0.2.2"))
+
+
+def test_many_routes_of_one_hostname() -> None:
+    cluster = Cluster(claims(gateway(("web", None, 80)), *(route(f"r{n}", f"x.{E}", created=NEW) for n in range(3000))))
+    cluster.store.put(gateway(("web", None, 80), targets=("192.0.2.9",)))
+    assert cluster.store.outside is not None
+    assert not cluster.store.outside.conflicts
+    check_name = Name.from_text(f"x.{E}")
+    claim = cluster.store.outside.claim(check_name.key)
+    assert claim is not None
+    assert claim.targets == to("192.0.2.9")
 
 
 def claims(*some: object) -> Setup:

@@ -70,6 +70,12 @@ CASES = [
         ["9.1.1.10.in-addr.arpa. 5 IN PTR nine.corp.example."],
         setup=static,
     ),
+    Case(
+        "PTR: the first line's",
+        "2.2.2.10.in-addr.arpa. PTR",
+        ["2.2.2.10.in-addr.arpa. 5 IN PTR one."],
+        setup=replace(static, hosts="10.2.2.2 one uno\n10.2.2.2 two"),
+    ),
     Case("above a PTR", "1.1.10.in-addr.arpa. PTR", authority=[SOA_IN_ADDR], setup=static),
     Case("TXT", "txt.corp.example. TXT", ['txt.corp.example. 60 IN TXT "one two" "three"'], setup=static),
     Case(

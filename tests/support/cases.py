@@ -91,7 +91,15 @@ class Cluster:
             if imports is not None
         ]
         self.externals = [
-            ExternalZone(origin, self.store, outside, serial=self.serial, timers=timers, own_addresses=own)
+            ExternalZone(
+                origin,
+                self.store,
+                outside,
+                serial=self.serial,
+                timers=timers,
+                own_addresses=own,
+                exists=lambda key: self.overlay.records.exists(key),
+            )
             for origin in external
             if (outside := self.store.outside) is not None
         ]

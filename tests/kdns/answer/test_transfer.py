@@ -30,6 +30,26 @@ rrsets = st.one_of(
 )
 
 
+def test_a_record_that_is_larger_than_a_message_has_one_of_its_own() -> None:
+    wire = question("cluster.local. AXFR")
+    huge = RRset(
+        ORIGIN.prefixed(b"big"),
+        TXT,
+        5,
+        (txt_rdata(*([b"x" * 250] * 40)), txt_rdata(b"small"), txt_rdata(*([b"y" * 250] * 240))),
+    )
+    beyond = RRset(ORIGIN.prefixed(b"beyond"), TXT, 5, (txt_rdata(*([b"x" * 255] * 255)) + b"\xf0" + b"x" * 240,))
+    query = read_query(wire, Transport.TCP)
+    records = []
+    for tail in make_transfer(query, iter([SOA_RRSET, huge, beyond, SOA_RRSET]), max_octets=8192, ra=False):
+        records += [
+            (r.name.to_text(), len(r[0].to_wire() or b""))
+            for r in dns.message.from_wire(wire[:2] + tail, xfr=True, one_rr_per_rrset=True).answer
+        ]
+    assert [size for name, size in records if name.startswith("big")] == [10_040, 6, 60_240]
+    assert [name for name, _ in records][-1] == "cluster.local."
+
+
 @settings(deadline=None)
 @given(st.lists(rrsets, max_size=12), st.integers(400, 900), st.booleans())
 def test_every_record_once_and_in_order(some: list[RRset], octets: int, edns: bool) -> None:
