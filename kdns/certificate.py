@@ -28,9 +28,11 @@ class Certificate:
         """Read it. Raises ConfigError."""
         try:
             self._load()
-        except (OSError, ssl.SSLError) as exc:
-            expected = f"a PEM certificate, and in {self._key} its key"
-            raise ConfigError([Problem(f"--tls-cert {self._cert}", str(exc), expected)]) from exc
+        except (OSError, ValueError) as exc:
+            expected = "a PEM certificate and its key, which must not be encrypted"
+            raise ConfigError(
+                [Problem(f"--tls-cert {self._cert}, --tls-key {self._key}", _why(exc), expected)]
+            ) from exc
 
     async def run(self) -> None:
         """Follow the files until cancelled."""
@@ -39,10 +41,10 @@ class Certificate:
     async def _look(self) -> None:
         try:
             is_new = self._load()
-        except (OSError, ssl.SSLError) as exc:
+        except (OSError, ValueError) as exc:
             if not self.trouble:
-                log.warning("--tls-cert %s: %s; the last one is used", self._cert, exc)
-            self.trouble = f"--tls-cert {self._cert}: {exc}"
+                log.warning("--tls-cert %s, --tls-key %s: %s; the last one is used", self._cert, self._key, _why(exc))
+            self.trouble = f"--tls-cert {self._cert}, --tls-key {self._key}: {_why(exc)}"
         else:
             self.trouble = ""
             if is_new:
@@ -54,7 +56,18 @@ class Certificate:
         if stamp == self._stamp:
             return False
         # Into another context first: one that fails would leave this one without a key.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self._cert, self._key)
-        self.context.load_cert_chain(self._cert, self._key)
+        for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self.context):
+            context.load_cert_chain(self._cert, self._key, password=_no_password)
         self._stamp = stamp
         return True
+
+
+def _no_password() -> str:
+    raise ValueError("an encrypted key")  # OpenSSL would ask for a password on the terminal
+
+
+def _why(exc: Exception) -> str:
+    if isinstance(exc, ssl.SSLError):
+        reason = (exc.reason or "not PEM").lower().replace("_", " ")
+        return f"what cannot be used together ({reason})"
+    return (exc.strerror if isinstance(exc, OSError) else None) or str(exc)

@@ -125,10 +125,14 @@ async def _check(conf: config.Config) -> None:
     _check_credentials(conf)
     server.check_upstreams()
     server.check_certificate()
-    server.cluster.load()
-    bad_lines = [problem for some in server.cluster.static.problems.values() for problem in some]
-    if bad_lines:
-        raise ConfigError(bad_lines)
+    problems: list[Problem] = []
+    try:
+        server.cluster.load(tells=False)
+    except ConfigError as exc:
+        problems += exc.problems
+    problems += [problem for some in server.cluster.static.problems.values() for problem in some]
+    if problems:
+        raise ConfigError(problems)
     click.echo("kdns: the configuration is good")
     if isinstance(server.cluster.source, ManifestSource):
         click.echo(f"kdns: the manifests are good: {server.cluster.counts()}")

@@ -13,7 +13,7 @@ import msgspec
 import trio
 
 from kdns.admin.metrics import Metrics
-from kdns.answer.authority import Authority, ZoneSet
+from kdns.answer.authority import Authority, names_above, ZoneSet
 from kdns.answer.push import Feed
 from kdns.answer.responder import Responder
 from kdns.config import Config, EndpointMode, PushMode
@@ -84,6 +84,7 @@ class Zones:
     ) -> None:
         """*serial_of* gives the serial of the zones of which the first has that origin."""
         self._own = frozenset(own)
+        self._above = names_above((*config.zones, *config.reverse, *config.clusterset_zones, *config.external_zones))
         self._overlay = overlay
         self._rewrites = Rewrites(config.rewrites) if config.rewrites else None
         timers = Timers(ttl=config.ttl)
@@ -129,15 +130,16 @@ class Zones:
                     serial=serial,
                     timers=timers,
                     own_addresses=own,
-                    exists=self._is_static,
+                    exists=self._exists,
                 )
                 for origin in config.external_zones
             ]
             self.external_group = Group(self._laid_over(self.externals), serial, _EXTERNAL_KINDS)
             self.groups.append(self.external_group)
 
-    def _is_static(self, key: bytes) -> bool:
-        return self._overlay is not None and self._overlay.records.exists(key)
+    def _exists(self, key: bytes) -> bool:
+        """Tell of a name in an external zone whether something else than claims makes it exist."""
+        return key in self._above or (self._overlay is not None and self._overlay.records.exists(key))
 
     def _laid_over(self, zones: Iterable[Zone]) -> tuple[Zone, ...]:
         """Return *zones* under the static records, if there can be any."""
@@ -273,10 +275,13 @@ class Cluster:
         self.source = self._make_source(metrics, pace)
         self.static = StaticSource(config.records, config.hosts, ttl=config.ttl, on_change=self._static_changed)
 
-    def load(self) -> None:
-        """Read what lies on this machine: hosts files and manifests. Raises ConfigError."""
+    def load(self, *, tells: bool = True) -> None:
+        """Read what lies on this machine: hosts files and manifests. Raises ConfigError for the latter.
+
+        Unless it *tells*, bad lines of hosts files are in ``static.problems`` alone.
+        """
         if self.overlay is not None:
-            self.static.load()
+            self.static.load(tells=tells)
         if isinstance(self.source, ManifestSource):
             self.source.load()
             problems = [problem for some in self.source.problems.values() for problem in some]
@@ -362,7 +367,7 @@ class Cluster:
             for claim in others:
                 if claim not in self._told_conflicts.get(key, ()):
                     hostname = Name.trusted(key).to_text().removesuffix(".")
-                    log.warning("%s claims %s, which the older %s has; passed over", claim.text, hostname, winner.text)
+                    log.warning("%s claims %s, which %s has; passed over", claim.text, hostname, winner.told)
         self._told_conflicts = dict(conflicts)
 
     def _changed(self, change: Change) -> None:

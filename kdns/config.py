@@ -373,6 +373,8 @@ def _check_together(
     if not sources and needs_source and not SERVICE_ACCOUNT.is_dir():
         expected = "--manifests, --kubeconfig or --api-server, or to run in a pod with a service account"
         problems.append(Problem("source", "none", expected))
+    if "notify" in written and "transfer-to" not in written:
+        problems.append(Problem(written["notify"][0], "no --transfer-to", "who may have the zones, once told of them"))
     problems.extend(
         Problem(written["notify"][0], str(secondary), "a port from 1 on")
         for secondary in values["notify"]
@@ -408,7 +410,12 @@ def _check_together(
         and rrset.rtype == CNAME
         and any(rrset.owner == origin for name in _ZONES for origin in values[name])
     )
-    origins = [(name, origin) for name in _ZONES for origin in dict.fromkeys(values[name]) if origin is not None]
+    origins = [(name, origin) for name in _ZONES for origin in values[name] if origin is not None]
+    problems.extend(
+        Problem(written[name][0], f"{origin}, a reverse zone", "a domain name for names; --reverse is for addresses")
+        for name, origin in origins
+        if origin.is_under(IN_ADDR_ARPA) or origin.is_under(IP6_ARPA)
+    )
     for at, (name, origin) in enumerate(origins):
         if origin in [other for _, other in origins[:at]]:
             problems.append(Problem(written[name][0], f"{origin} a second time", "each zone once"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from kdns.admin.metrics import Gauges
 from kdns.answer.transfer import Transfers
 from kdns.cluster import Cluster
@@ -20,8 +22,9 @@ def gauges_of(
     forwarder: Forwarder[Message] | None,
     transfers: Transfers | None,
     notifier: Notifier | None,
+    troubles: Callable[[], Sequence[str]],
 ) -> Gauges:
-    """Return the gauges of a program whose metrics call it *server*."""
+    """Return the gauges of a program whose metrics call it *server*; *troubles* are those that /ready lists."""
     gauges = Gauges()
     sink, store, tables = cluster.sink, cluster.store, cluster.responder.tables
     one: tuple[str, ...] = ()
@@ -47,8 +50,8 @@ def gauges_of(
     )
     gauges.add(
         "kdns_source_troubles",
-        "Places that objects come from (kinds of an API, manifest files) with something wrong now.",
-        lambda: [(one, len(sink.troubles))],
+        "What is wrong now with sources of objects and records, secondaries and certificates, as /ready lists it.",
+        lambda: [(one, len(troubles()))],
     )
     if isinstance(source := cluster.source, ApiSource):
         gauges.add(

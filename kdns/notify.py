@@ -12,6 +12,7 @@ import trio
 
 from kdns.net.addresses import Listen
 from kdns.proto.message import make_notify
+from kdns.proto.query import RCODE_TEXT
 from zones.names import Name
 from zones.records import RRset
 
@@ -42,7 +43,7 @@ class Notifier:
 
     def troubles(self) -> list[str]:
         """List the secondaries that do not answer."""
-        return [secondary.trouble for secondary in self._secondaries if secondary.trouble]
+        return [trouble for secondary in self._secondaries for trouble in secondary.troubles()]
 
     async def run(self) -> None:
         """Tell until cancelled."""
@@ -62,11 +63,29 @@ class _Secondary:
         self._news = trio.Event()
         self.sent = 0
         self.trouble = ""
+        self._refused: dict[Name, int] = {}
+        """The zones that it answered with an error for."""
 
     def changed(self, origins: Sequence[Name]) -> None:
         """Tell of these zones, at once, and of the others with them."""
         self._open.update(dict.fromkeys(origins, b""))
         self._news.set()
+
+    def troubles(self) -> list[str]:
+        """List what is wrong with it."""
+        refused = [
+            f"--notify {self._address}: {RCODE_TEXT.get(rcode, rcode)} to NOTIFY for {zone}"
+            for zone, rcode in self._refused.items()
+        ]
+        return [self.trouble, *refused] if self.trouble else refused
+
+    def _note(self, origin: Name, rcode: int) -> None:
+        if not rcode:
+            self._refused.pop(origin, None)
+        elif self._refused.get(origin) != rcode:
+            self._refused[origin] = rcode
+            text = RCODE_TEXT.get(rcode, rcode)
+            log.warning("--notify %s: %s to NOTIFY for %s", self._address, text, origin)
 
     async def run(self) -> None:
         """Tell until cancelled."""
@@ -119,4 +138,5 @@ class _Secondary:
             for origin, message_id in list(self._open.items()):
                 if message_id and message_id == reply[:2]:
                     del self._open[origin]
+                    self._note(origin, reply[3] & 15)
         scope.cancel()

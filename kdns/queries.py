@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from itertools import chain
 from time import perf_counter
+from typing import Final
 
 from kdns.admin.logs import QueryLog
 from kdns.admin.stats import QueryStats
@@ -15,13 +16,17 @@ from kdns.answer.transfer import Transfers
 from kdns.net.handler import Client, Deliver, Later, Several
 from kdns.proto.label import Label, Labels
 from kdns.proto.message import Message
-from kdns.proto.query import Query, SERVFAIL, Transport
+from kdns.proto.query import Query, REFUSED, SERVFAIL, Transport
 from kdns.proto.response import make_bare
 from kdns.proto.table import Entry
 from kdns.upstream.forwarder import Forwarder, NoReply
 from kdns.upstream.question import Question
 
 log = logging.getLogger(__name__)
+
+
+MAX_TOLD: Final = 100
+"""Strangers who asked for a transfer and are told of."""
 
 
 class QueryHandler:
@@ -40,6 +45,7 @@ class QueryHandler:
     ) -> None:
         self._transfers = transfers
         self._labels = Labels()
+        self._told: set[str] = set()
         self._responder = responder
         self._stats = stats
         self._query_log = query_log
@@ -84,6 +90,11 @@ class QueryHandler:
         assert self._transfers is not None  # else the responder answers such a query itself
         answer = self._transfers.answer(wire, query, client()[0], ra=self._forwarder is not None)
         first = answer if isinstance(answer, bytes) else next(answer)
+        if not isinstance(answer, bytes):
+            log.info("transfer of %s to %s", query.qname, client()[0])
+        elif first[1] & 15 == REFUSED and client()[0] not in self._told and len(self._told) < MAX_TOLD:
+            self._told.add(client()[0])
+            log.warning("transfer of %s refused to %s, told once", query.qname, client()[0])
         self._done(wire, first, self._labels.of(query.qname.to_text(), query, first[1] & 15), client, began)
         return answer if isinstance(answer, bytes) else chain((first,), answer)
 

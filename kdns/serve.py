@@ -112,6 +112,7 @@ class Server:
                 forwarder=self._forwarder,
                 transfers=self._transfers,
                 notifier=self._notifier,
+                troubles=self.troubles,
             )
         )
 

@@ -34,7 +34,7 @@ class State:
             return {str(zone): int(serial) & 0xFFFFFFFF for zone, serial in found.items()}
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, AttributeError, TypeError) as exc:
+        except (OSError, ValueError, AttributeError, TypeError, OverflowError) as exc:
             log.warning("--state-dir: %s: %s; serials begin at the time of day", path, exc)
             return {}
 

@@ -53,14 +53,15 @@ class StaticSource:
         self._stamps: dict[Path, tuple[int, int, int]] = {}
         self._read: dict[Path, list[RRset]] = {}
         self._is_loaded = False
+        self._told: frozenset[str] = frozenset()
         self._watch_trouble: str | None = None
         self._file_troubles: dict[Path, str] = {}
         self.problems: dict[Path, list[Problem]] = {}
         """The bad lines of each file."""
 
-    def load(self) -> None:
-        """Read everything."""
-        self._take(self._scan())
+    def load(self, *, tells: bool = True) -> None:
+        """Read everything; unless it *tells*, bad lines are in ``problems`` alone."""
+        self._take(self._scan(), tells=tells)
 
     def troubles(self) -> list[str]:
         """List what is wrong with the files."""
@@ -110,10 +111,14 @@ class StaticSource:
             scan.records = StaticRecords(layers)
         return scan
 
-    def _take(self, scan: Scan) -> None:
+    def _take(self, scan: Scan, *, tells: bool = True) -> None:
         for path, text in scan.troubles.items():
             if self._file_troubles.get(path) != text:
                 log.warning("--hosts %s: %s; what it last said is served", path, text)
+        mended = [path for path in self._file_troubles if path not in scan.troubles]
+        mended += [path for path in self.problems if path in scan.bad and not scan.bad[path]]
+        for path in mended:
+            log.info("--hosts %s: well again", path)
         self._file_troubles = scan.troubles
         self._stamps |= scan.stamps
         self._read |= scan.read
@@ -124,10 +129,13 @@ class StaticSource:
                     Problem(f"{path}: line {line.number}", f"{line.text!r} ({line.reason})", "an address and names")
                     for line in bad
                 ]
-            _tell(f"--hosts {problem}; passed over" for problem in self.problems.get(path, ()))
+            if tells:
+                _tell(f"--hosts {problem}; passed over" for problem in self.problems.get(path, ()))
         if scan.records is not None:
             self._is_loaded = True
-            _tell(f"static records: {conflict}" for conflict in scan.records.conflicts)
+            conflicts = dict.fromkeys(map(str, scan.records.conflicts))
+            _tell(f"static records: {conflict}" for conflict in conflicts if conflict not in self._told)
+            self._told = frozenset(conflicts)
             self._on_change(scan.records)
 
 

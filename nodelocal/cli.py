@@ -60,7 +60,7 @@ def check(config_file: Path | None, **flags: Any) -> None:
 async def _check(conf: config.Config) -> None:
     server = Server(conf)
     server.check()
-    server.load()
+    server.load(tells=False)
     if problems := [problem for some in server.static.problems.values() for problem in some]:
         raise ConfigError(problems)
     click.echo("nodelocal: the configuration is good")

@@ -399,6 +399,12 @@ def _stubs(
 
 
 def _check_together(values: Mapping[str, Any], written: Mapping[str, tuple[str, Any]], problems: list[Problem]) -> None:
+    zones = [known for known in values["cluster-zone"] if known is not None]
+    problems.extend(
+        Problem(written["cluster-zone"][0], f"{known} a second time", "each zone once")
+        for at, known in enumerate(zones)
+        if known in zones[:at]
+    )
     api = [name for name in ("kubeconfig", "api-server") if name in written]
     if len(api) > 1:
         found = " and ".join(written[name][0] for name in api)

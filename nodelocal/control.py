@@ -238,15 +238,20 @@ class Control:
             text = "any type" if key[-1] & WHOLE else rrtype_to_text(qtype)
             yield _described(qname, text, entry, now, flags=key[-1])
 
+    def _here(self, name: Name, qtype: int) -> str | None:
+        """Return how a question is decided here, by static records or by another name; None where it is not."""
+        local = self._server.resolver.local
+        if local is None:
+            return None
+        if (target := local.rewrites.of(name)) is not None:
+            return f"none: looked up as {target}"
+        return "none: a static record" if local.find(name, qtype, 0.0) is not None else None
+
     async def _explain(self, name: Name, qtype: int, client: str | None) -> Json:
         server = self._server
         route = server.routes.of(name)
         reply: Json = {"name": name.to_text(), "type": rrtype_to_text(qtype)}
         reply["route"] = None if route is None else _route_text(route.zone, route.servers, route.then)
-        local = server.resolver.local
-        if local is not None and local.has(name):
-            target = local.rewrites.of(name)
-            reply["here"] = "a static record" if target is None else f"looked up as {target}"
         if name.is_under(MARKER) and server.config.expand is not Mode.OFF:
             reply["route"] = "the steps of the search path"
         if client is not None and server.pods is not None:
@@ -259,10 +264,13 @@ class Control:
             address_from_text(client.partition("%")[0])
         if qtype >= 249 or qtype == OPT:
             raise ValueError(f"{rrtype_to_text(qtype)} is no type of records that is looked for")
-        walk = server.expander.walk_of(name)
+        here = self._here(name, qtype)
+        if here is not None:
+            reply["route"] = here
+        walk = None if here is not None else server.expander.walk_of(name)
         why = server.expander.why_not(name, lambda: (client or "", 0), is_known=client is not None)
-        if why is not None:
-            reply["not expanded"] = why
+        if why is not None or here is not None:
+            reply["not expanded"] = "decided here" if here is not None else why
         if walk is None and (denial := server.expander.denial_of(name)) is not None:
             return reply | {"route": "none: answered here", "entries": [], "rcode": RCODE_TEXT[denial]}
         if walk is not None and not server.expander.is_for(walk, lambda: (client or "", 0)):

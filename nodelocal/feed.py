@@ -99,9 +99,9 @@ class FeedClient:
             except* (OSError, ValueError, trio.BrokenResourceError, trio.ClosedResourceError) as some:
                 log.info("push from %s: %s", server, _leaf(some))
             finally:
+                self.lost += self.is_connected
                 self.is_connected = False
                 self.subscriptions.lost()
-            self.lost += 1
             # The one that answers now offers it again: this one may be gone for good.
             self._server = None
             self._offered = trio.Event()
@@ -192,7 +192,7 @@ class FeedClient:
         message = dso.read_dso(wire)
         if message.is_response:
             if message.rcode == NOTIMP:
-                raise _Ended("it knows no sessions", REFUSED_SECONDS)
+                raise _Ended("it takes no sessions on this kind of connection", REFUSED_SECONDS)
             if message.rcode != NOERROR and self.subscriptions.is_barrier(message.message_id):
                 raise _Ended(f"it takes no session now ({RCODE_TEXT.get(message.rcode, message.rcode)})", MAX_BACKOFF)
             if not self.subscriptions.answered(message.message_id, message.rcode):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from kdns.admin.metrics import Gauges
 from kdns.program import Program
 from nodelocal.queries import Front
@@ -10,8 +12,8 @@ from nodelocal.walking import Ending
 SETUP_ERRORS = ("iptables", "iptables_lock", "interface_add", "interface_check", "configmap")
 
 
-def gauges_of(front: Front, program: Program, server: str) -> Gauges:
-    """Return what is read when someone looks."""
+def gauges_of(front: Front, program: Program, server: str, troubles: Callable[[], Sequence[str]]) -> Gauges:
+    """Return what is read when someone looks; *troubles* are those that /ready lists."""
     gauges = Gauges()
     resolver, expander, cache = front.resolver, front.expander, front.resolver.cache
     counts = resolver.counts
@@ -160,6 +162,7 @@ def gauges_of(front: Front, program: Program, server: str) -> Gauges:
         ],
         labels=("server", "zone", "view", "name"),
     )
+    gauges.add("nodelocal_troubles", "What is wrong now, as /ready lists it.", lambda: [(one, len(troubles()))])
     if (feed := resolver.feed) is not None:
         subscriptions = feed.subscriptions
         gauges.add(

@@ -34,7 +34,7 @@ from nodelocal.local import Local
 from nodelocal.reply import read_addresses, read_reply
 from nodelocal.route import Route, Routes
 from zones.names import Name
-from zones.records import RRset, SOA
+from zones.records import CNAME, RRset, SOA
 
 STALE_SECONDS: Final = 1.8
 """RFC 8767 section 5: the client response timer."""
@@ -391,7 +391,11 @@ def _renamed(found: Found, target: Name, qname: Name, qtype: int, now: float) ->
     authority: list[RRset] = []
     for link in found.links:
         some, authority = link.entry.sections(link.qname, link.entry.remaining(now))
-        answer += [msgspec.structs.replace(r, owner=qname) if r.owner == target else r for r in some]
+        renamed = [msgspec.structs.replace(r, owner=qname) if r.owner == target else r for r in some]
+        # What the other name is an alias of may be the name asked for: it is then answered as it stands.
+        answer += [
+            r for r in renamed if not (r.rtype == CNAME and r.owner == qname and r.rdatas[0].lower() == qname.key)
+        ]
     entry = seal(
         qname,
         qtype,

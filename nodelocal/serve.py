@@ -112,7 +112,11 @@ class Server:
             self.resolver.feed = FeedClient(subscriptions, self.exchanges.streams, self._dropped)
         self.control = Control(self, config.control)
         self.metrics = Metrics(VERSION)
-        for collector in (self.stats, self.upstream_stats, gauges_of(self.front, self.program, self.stats.server)):
+        for collector in (
+            self.stats,
+            self.upstream_stats,
+            gauges_of(self.front, self.program, self.stats.server, self.troubles),
+        ):
             self.metrics.add(collector)
 
     # -- what the admin pages ask ---------------------------------------------------------------------------------
@@ -161,10 +165,10 @@ class Server:
         if problems:
             raise ConfigError(problems)
 
-    def load(self) -> None:
-        """Read the hosts files."""
+    def load(self, *, tells: bool = True) -> None:
+        """Read the hosts files; unless it *tells*, bad lines are in ``static.problems`` alone."""
         if self.resolver.local is not None:
-            self.static.load()
+            self.static.load(tells=tells)
 
     def _dropped(self) -> None:
         """Have what was made of dropped entries follow them."""

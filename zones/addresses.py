@@ -105,7 +105,9 @@ class Addresses:
         if self._sorted is None or address in self._services or address in self._slices or self._is_other(address):
             return
         some = self._sorted[len(address)]
-        del some[bisect_left(some, address)]
+        at = bisect_left(some, address)
+        if at < len(some) and some[at] == address:
+            del some[at]
 
     def _in_order(self) -> dict[int, list[bytes]]:
         if self._sorted is None:

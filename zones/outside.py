@@ -59,6 +59,11 @@ class Claim(msgspec.Struct, frozen=True):
         return self.created, self.kind, self.namespace, self.name
 
     @property
+    def told(self) -> str:
+        """The same for those who come after it, with its age, as far as it is known."""
+        return self.text if self.created == _UNKNOWN_AGE else f"{self.text} (of {self.created})"
+
+    @property
     def text(self) -> str:
         """The object that claims, for a person."""
         return f"{self.kind} {self.namespace.decode()}/{self.name.decode()}"

@@ -198,7 +198,7 @@ def read_hosts(text: str, ttl: int) -> tuple[list[RRset], list[BadLine]]:
     """Read a hosts file (hosts(5)): lines of an address and names, ``#`` begins a comment. A bad line costs itself."""
     names: dict[tuple[bytes, int], tuple[Name, dict[bytes, None]]] = {}
     bad = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
         words = line.partition("#")[0].split()
         if not words:
             continue
@@ -207,6 +207,8 @@ def read_hosts(text: str, ttl: int) -> tuple[list[RRset], list[BadLine]]:
             owners = [Name.from_text(word) for word in words[1:]]
             if not owners or ROOT in owners:
                 raise ValueError("no name")
+            if any(owner.labels[0] == b"*" for owner in owners):
+                raise ValueError("a wildcard, which static records have none of")
         except (ValueError, BadName) as exc:
             bad.append(BadLine(number, line.strip()[:200], str(exc)))
             continue
@@ -231,6 +233,8 @@ def record_from_text(text: str, ttl: int) -> RRset:
     if len(words) < 3:
         raise BadRecord("not NAME [TTL] TYPE DATA")
     owner = Name.from_text(words.pop(0))
+    if owner.labels[:1] == (b"*",):
+        raise BadRecord("a wildcard, which static records have none of")
     if words[0].isascii() and words[0].isdigit():
         ttl = int(words.pop(0))
         if ttl > MAX_TTL:

@@ -407,10 +407,9 @@ class Store:
         assert outside is not None  # callers have looked
         before = outside.addresses_of(key)
         keys = event()
-        if not keys:
-            return NO_CHANGE
         after = outside.addresses_of(key)
-        return self._outside_and_reverse(before, after, keys)
+        # An address may come or go while an older claim has the name, so that no name changes.
+        return self._outside_and_reverse(before, after, keys) if keys or before != after else NO_CHANGE
 
     def _namespace_outside(self, name: bytes) -> Change:
         outside = self.outside

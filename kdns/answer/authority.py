@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -72,6 +72,8 @@ class ZoneSet:
         self.zones = tuple(zones)
         self._by_labels = {zone.origin.labels: zone for zone in zones}
         self._depths = sorted({len(zone.origin.labels) for zone in zones}, reverse=True)
+        self.above = names_above(zone.origin for zone in zones)
+        """The keys of the names that exist at least because a zone begins below them."""
 
     def closest(self, name: Name) -> Zone | None:
         """Return the zone that *name* lies in."""
@@ -81,6 +83,17 @@ class ZoneSet:
             if zone is not None and len(labels) >= depth:
                 return zone
         return None
+
+
+def names_above(origins: Iterable[Name]) -> frozenset[bytes]:
+    """Return the keys of all names above *origins*."""
+    above = set()
+    for origin in origins:
+        key = origin.key
+        while key[0]:
+            key = key[1 + key[0] :]
+            above.add(key)
+    return frozenset(above)
 
 
 class Authority:
@@ -154,6 +167,8 @@ class Authority:
                     return self._ask(query, name, chain)
                 outcome = NODATA  # the name has other static records
             owners = _joined(owners, outcome.reads)
+            if isinstance(outcome, NxDomain) and name.key in self.zones.above:
+                outcome = NoData(outcome.reads, outcome.is_literal)  # a zone of ours begins below it
             match outcome:
                 case Found(rrset, rotates):
                     return self._positive(query, zone, [*chain, rrset], owners, note, rotate=rotates)

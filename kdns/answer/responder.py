@@ -65,9 +65,9 @@ class Responder:
 
     def forget(self, owners: Iterable[bytes]) -> None:
         """Drop the finished answers made from any of *owners* (keys of names)."""
-        for table in self.tables.values():
-            forget = table.forget
-            for owner in owners:
+        forgets = [table.forget for table in self.tables.values()]
+        for owner in owners:
+            for forget in forgets:
                 forget(owner)
 
     def clear(self) -> None:

@@ -11,7 +11,7 @@ from kdns.proto.message import Message, read_message, Record, rrsets_of
 from kdns.proto.query import Query, Transport
 from kdns.proto.response import make_response
 from zones.names import Name
-from zones.records import SOA
+from zones.records import CNAME, SOA
 
 
 def rewritten_query(query: Query, target: Name) -> Query:
@@ -48,6 +48,8 @@ def restored_tails(query: Query, target: Name, tails: tuple[bytes, ...]) -> tupl
 
 
 def _renamed(message: Message, target: Name, qname: Name) -> list[Record]:
-    return [
+    renamed = [
         msgspec.structs.replace(record, owner=qname) if record.owner == target else record for record in message.answer
     ]
+    # What the other name is an alias of may be the name asked for: it is then answered as it stands.
+    return [r for r in renamed if not (r.rtype == CNAME and r.owner == qname and Name.trusted(r.rdata) == qname)]

@@ -25,7 +25,7 @@ from kdns.errors import Problem
 from kdns.files import follow
 from zones.decode import convert_json, decode_json, Decoder, key_of, NOT_JSON, SERVICE_NAME_LABEL
 from zones.errors import BadObject
-from zones.objects import Kind, Namespace, Object, ObjectKey, Service
+from zones.objects import Kind, Namespace, Object, ObjectKey, Service, ServiceImport
 from zones.selectors import Scope
 from zones.shapes import API_VERSIONS, Head, HeadMeta
 
@@ -159,9 +159,10 @@ class ManifestReader:
         meta = head.metadata or HeadMeta()
         kind = _KINDS.get(head.kind)
         if kind not in self._kinds or head.api_version not in API_VERSIONS[kind]:
-            loaded.notes.append(
-                f"{where}: {head.api_version or 'no apiVersion'}, {head.kind}: of no use to DNS; skipped"
-            )
+            use = "of no use to DNS"
+            if kind is not None and head.api_version in API_VERSIONS[kind]:
+                use = f"of use with --{'clusterset' if kind is Kind.SERVICE_IMPORT else 'external'}-zone alone"
+            loaded.notes.append(f"{where}: {head.api_version or 'no apiVersion'}, {head.kind}: {use}; skipped")
             return
         key = key_of(kind, meta)
         named = f"{where}: {kind.value} {key.namespace.decode()}/{key.name.decode()}".replace(" /", " ")
@@ -175,6 +176,8 @@ class ManifestReader:
             loaded.warnings.append(f"{named}: defined before in this file; the last one counts")
         if isinstance(new, Service) and not (new.cluster_ips or new.is_headless or new.external_name):
             loaded.warnings.append(f"{named}: no clusterIP, so its name has no address")
+        if isinstance(new, ServiceImport) and not (new.ips or new.is_headless):
+            loaded.warnings.append(f"{named}: no spec.ips, so its name has no address")
         labels = (shaped.metadata.labels if shaped.metadata else None) or {}
         # An imported slice (multicluster) has a label of that name under another prefix.
         if kind is Kind.ENDPOINT_SLICE and not any(label.endswith("/service-name") for label in labels):

@@ -267,6 +267,44 @@ def test_wildcards_and_static_names(case: Case) -> None:
     check(case)
 
 
+def test_a_zone_that_begins_further_down_has_names_above_it() -> None:
+    setup = Setup(
+        objects(ingress("w", [f"*.{E}"], "192.0.2.12")), external=(E, f"a.b.{E}"), zones=("cluster.local.", f"p.q.{E}")
+    )
+    check(Case("above", f"q.{E} TXT", authority=[ESOA], setup=setup))
+    check(
+        Case(
+            "the zone",
+            f"no.p.q.{E} A",
+            rcode="NXDOMAIN",
+            authority=[SOA.replace("cluster.local.", f"p.q.{E}")],
+            setup=setup,
+        )
+    )
+
+
+def test_an_address_that_moves_while_another_has_the_name() -> None:
+    """The name stays an older Ingress's, and the reverse names follow all the same."""
+    cluster = Cluster(
+        claims(
+            ingress("old", [f"web.default.{E}"], "192.0.2.99", created=OLD), exposed("web", "192.0.2.1", created=NEW)
+        )
+    )
+    list(cluster.store.addresses())  # the order is kept from now on
+    change = cluster.store.put(exposed("web", "192.0.2.250", created=NEW))
+    assert change.addresses == set(addresses("192.0.2.1", "192.0.2.250"))
+    assert addresses("192.0.2.250")[0] in list(cluster.store.addresses())
+    assert cluster.store.put(service("web", "10.96.0.7")).addresses == set(addresses("192.0.2.250"))
+    assert not set(addresses("192.0.2.1", "192.0.2.250")) & set(cluster.store.addresses())
+
+
+def test_an_address_that_loses_one_of_two_owners() -> None:
+    shared = claims(exposed("x", "192.0.2.2"), namespace("n2"), exposed("x", "192.0.2.2", namespace="n2"))
+    cluster = Cluster(shared)
+    change = cluster.store.delete(Kind.NAMESPACE, ObjectKey(b"", b"n2"))
+    assert change.addresses >= set(addresses("192.0.2.2"))
+
+
 def test_where_a_service_is_reached_from_outside_is_no_change_inside() -> None:
     """CONTRACT row 11.6."""
     cluster = Cluster(claims(exposed("web", "192.0.2.1", created=OLD)))

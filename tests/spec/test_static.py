@@ -212,6 +212,20 @@ def test_with_upstreams_other_types_and_rewritten_names_go_there() -> None:
     assert [rrset.to_text() for rrset in message.answer] == ["away.example. 60 IN A 192.0.2.1"]
 
 
+def test_a_name_rewritten_to_an_alias_of_itself() -> None:
+    setup = Setup(
+        objects(service("a", "10.96.0.10"), external("b", f"a.default.svc.{Z}")),
+        rewrites=(f"a.default.svc.{Z}=b.default.svc.{Z}",),
+    )
+    check(Case("no loop", f"a.default.svc.{Z} A", [f"a.default.svc.{Z} 5 IN A 10.96.0.10"], setup=setup))
+
+
+def test_a_hosts_file_of_another_system() -> None:
+    rrsets, bad = read_hosts("\ufeff10.0.0.1 one\r\n10.0.0.2 two\x0cnot\r\nbad\r\n", 5)
+    assert {r.owner.to_text() for r in rrsets if r.rtype == A} == {"one.", "two.", "not."}
+    assert [line.number for line in bad] == [3]
+
+
 def test_a_rewritten_answer_goes_when_its_target_changes() -> None:
     cluster = Cluster(rewrites)
     wire = question("old.example. A")
@@ -286,7 +300,7 @@ def test_a_bad_line_of_hosts_costs_itself(line: str, reason: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "a", "a A", "a 10 A", "a A 10.0.0.256", "a A ::1", "a AAAA 10.0.0.1", "a MX 10 b", "a SRV 1 2 b", "a SRV 1 2 65536 b",
-     "a TXT", 'a TXT "open', "a..b A 10.0.0.1", "a 4294967296 A 10.0.0.1", "a CNAME b c", "a IN"],
+     "*.a A 10.0.0.1", "a TXT", 'a TXT "open', "a..b A 10.0.0.1", "a 4294967296 A 10.0.0.1", "a CNAME b c", "a IN"],
 )  # fmt: skip
 def test_bad_records_are_refused(text: str) -> None:
     with pytest.raises((BadRecord, BadName)):

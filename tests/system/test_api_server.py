@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import dns.message
 import dns.rcode
 import pytest
 import yaml
 
 from tests.support.api_server import ApiServer, Fault
-from tests.support.client import addresses, lookup, wait_for_addresses
+from tests.support.client import addresses, ask_tcp, lookup, wait_for_addresses
 from tests.support.kube import endpoint_slice, Json, namespace, pod, service
 from tests.support.process import kdns
 
@@ -33,6 +34,29 @@ def api() -> Iterator[ApiServer]:
 
 def rcode(port: int, name: str, rrtype: str = "A") -> str:
     return dns.rcode.to_text(lookup(port, name, rrtype).rcode())
+
+
+def test_changes_are_seen_over_tcp_as_well(api: ApiServer) -> None:
+    """The same octets each time, so that the answers come from the table of finished ones."""
+    with kdns("--api-server", api.url) as server:
+        server.wait_for("synced after")
+        questions = [
+            dns.message.make_query(name, rrtype, id=7).to_wire()
+            for name, rrtype in ((NEW, "A"), ("cluster.local.", "SOA"))
+        ]
+
+        def asked() -> list[tuple[str, ...]]:
+            replies = [dns.message.from_wire(ask_tcp(server.port, wire) or b"") for wire in questions]
+            return [tuple(rdata.to_text() for rrset in reply.answer for rdata in rrset) for reply in replies]
+
+        for _ in range(4):
+            asked()
+        for number in range(1, 4):
+            before = asked()[1]
+            api.put(service("new", f"10.96.0.{number}"))
+            server.wait_until(lambda number=number: asked()[0] == (f"10.96.0.{number}",))  # type: ignore[misc]
+            server.wait_until(lambda before=before: asked()[1] != before)  # type: ignore[misc]
+            assert asked()[1] == (lookup(server.port, "cluster.local.", "SOA").answer[0][0].to_text(),)
 
 
 @pytest.mark.parametrize("streaming", [True, False], ids=["streaming-list", "pages"])

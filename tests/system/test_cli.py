@@ -384,6 +384,8 @@ def test_a_zone_that_is_not_served(rich: Path) -> None:
 
 def test_the_demo_ends_with_0_and_shows_its_answers(tmp_path: Path) -> None:
     done = run_kdns("demo", env={"TMPDIR": str(tmp_path)})
+    for answer in ("10.245.0.7", "203.0.113.80", "192.0.2.7"):
+        assert answer in done.stdout
     assert done.returncode == 0, done.stderr
     assert "10.96.0.80" in done.stdout
     assert re.search(r"the answer followed \d+ ms after", done.stdout)

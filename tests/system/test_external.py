@@ -133,7 +133,9 @@ def test_the_newer_of_two_claims_is_told_and_counted(api: ApiServer) -> None:
         assert "kdns_hostname_conflicts 0.0" in server.page("/metrics")[1]
         api.put(ingress("old", f"x.{E}", at="192.0.2.1", created="2026-01-01T00:00:00Z"))
         wait_for_addresses(server.port, f"x.{E}", {"192.0.2.1"})
-        server.wait_for(rf"Ingress default/new claims x\.{E}, which the older Ingress default/old has; passed over")
+        server.wait_for(
+            rf"Ingress default/new claims x\.{E}, which Ingress default/old \(of 2026-01-01T00:00:00Z\) has"
+        )
         assert "kdns_hostname_conflicts 1.0" in server.page("/metrics")[1]
         api.delete("Ingress", "old")
         wait_for_addresses(server.port, f"x.{E}", {"192.0.2.2"})

@@ -228,7 +228,7 @@ def test_over_tls(api: ApiServer, tmp_path: Path) -> None:
             api.put(service("new", "10.96.0.9"))
             becomes(lambda: addresses(node.port, NEW), {"10.96.0.9"})
         with nodelocal("--cluster", f"127.0.0.1:{server.port}", "--upstream", "127.0.0.1:9") as node:
-            # asked over plain TCP, where it knows no sessions: asked for one once
+            # asked over plain TCP, where it takes no sessions: asked for one once
             assert rcode(node, f"x.{Z}") == "NXDOMAIN"
             node.wait_for("it knows no sessions")
             assert metric(node, "nodelocal_push_connected") == 0

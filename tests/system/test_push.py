@@ -344,6 +344,11 @@ def test_over_tls(api: ApiServer, tmp_path: Path, authority: trustme.CA) -> None
         server.wait_for("read anew")
         with Subscriber(port, tls=trust, name="renewed.example") as client:
             assert client.subscribe(1, f"no.{Z}", "A") == 0
+        # one of two files written: the certificate that there was goes on being shown, with its key
+        cert.write_bytes(b"".join(pem.bytes() for pem in authority.issue_cert("other.example").cert_chain_pems))
+        server.wait_until(lambda: "--tls-cert" in server.page("/ready")[1])
+        with Subscriber(port, tls=trust, name="renewed.example") as client:
+            assert client.subscribe(1, f"no.{Z}", "A") == 0
         cert.write_text("nonsense")
         server.wait_until(lambda: "--tls-cert" in server.page("/ready")[1])
         with Subscriber(port, tls=trust, name="renewed.example") as client:
@@ -364,7 +369,10 @@ def test_what_is_wrong_is_told(tmp_path: Path, authority: trustme.CA) -> None:
         (["--push=tls"], "--push: found tls, and no --listen-tls"),
         (["--listen-tls=127.0.0.1"], "--listen-tls: found no --tls-cert"),
         ([f"--tls-cert={cert}"], "--tls-cert: found no --listen-tls"),
-        (["--listen-tls=127.0.0.1", f"--tls-cert={cert}", f"--tls-key={cert}"], f"--tls-cert {cert}: found"),
+        (
+            ["--listen-tls=127.0.0.1", f"--tls-cert={cert}", f"--tls-key={cert}"],
+            f"--tls-cert {cert}, --tls-key {cert}: found what cannot be used together",
+        ),
         (["--listen-tls=127.0.0.1", f"--tls-cert={key}", "--tls-key=/none"], "--tls-key: found '/none'"),
     ):
         result = run_kdns("check", *source, *flags)

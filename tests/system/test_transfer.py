@@ -133,6 +133,32 @@ def rcode(reply: bytes | None) -> str:
     return dns.rcode.to_text(dns.message.from_wire(reply, xfr=True).rcode())
 
 
+def test_a_large_record_is_transferred_and_one_beyond_ends_nothing(manifests: Path) -> None:
+    text = " ".join(["x" * 250] * 40)
+    with kdns("--manifests", manifests, ALLOWED, "--record", f"big.cluster.local TXT {text}") as server:
+        zone = transferred(server.port, "cluster.local")
+        assert len(str(zone.get_rdataset("big.cluster.local.", "TXT"))) > 10_000
+        assert transferred(server.port, "in-addr.arpa")
+
+
+def test_zones_of_every_kind_are_delegated_to(manifests: Path) -> None:
+    flags = [
+        "--zone=cluster.local",
+        "--zone=inner.corp.example",
+        "--external-zone=corp.example",
+        "--reverse=10.0.0.0/8",
+        "--reverse=10.96.0.0/16",
+    ]
+    with kdns("--manifests", manifests, ALLOWED, *flags) as server:
+        for above, below in (("corp.example", "inner.corp.example."), ("10.in-addr.arpa", "96.10.in-addr.arpa.")):
+            found = list(rrsets(transferred(server.port, above)))
+            assert (below, dns.rdatatype.NS) in {(r.name.to_text(), r.rdtype) for r in found}
+            assert not any(
+                r.name.to_text().endswith(f".{below}") and r.rdtype not in (dns.rdatatype.A, dns.rdatatype.AAAA)
+                for r in found
+            )
+
+
 def test_who_gets_what(manifests: Path) -> None:
     with kdns("--manifests", manifests, *OPTIONS, ALLOWED) as server:
         port = server.port
@@ -284,6 +310,7 @@ class Secondary:
         self.port = self.sock.getsockname()[1]
         self.heard: list[dns.message.Message] = []
         self.is_deaf = False
+        self.rcode = 0
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
@@ -296,14 +323,16 @@ class Secondary:
             self.heard.append(message)
             if not self.is_deaf:
                 self.sock.sendto(b"\0\0" + wire[2:], client)  # of another message: no answer
-                self.sock.sendto(wire[:2] + bytes((0xA4, 0)) + wire[4:], client)
+                self.sock.sendto(wire[:2] + bytes((0xA4, self.rcode)) + wire[4:], client)
 
 
 def test_notify_until_there_is_an_answer(manifests: Path, tmp_path: Path) -> None:
     secondary = Secondary()
     secondary.is_deaf = True
     try:
-        with kdns("--manifests", manifests, f"--notify=127.0.0.1:{secondary.port}", "--reverse=10.96.0.0/16") as server:
+        with kdns(
+            "--manifests", manifests, ALLOWED, f"--notify=127.0.0.1:{secondary.port}", "--reverse=10.96.0.0/16"
+        ) as server:
             wait_until(lambda: len(secondary.heard) >= 5)  # the same two again and again
             first = secondary.heard[0]
             assert first.opcode() == 4
@@ -341,6 +370,18 @@ def test_a_serial_outlives_a_clock_that_is_set_back(manifests: Path, tmp_path: P
     with kdns("--manifests", manifests, "--state-dir", state) as server:
         assert abs(serial(server.port, "cluster.local") - time.time()) < 60
         server.wait_for("serials begin at the time of day")
+
+
+def test_a_secondary_that_refuses_is_told(manifests: Path) -> None:
+    secondary = Secondary()
+    secondary.rcode = 9
+    try:
+        with kdns("--manifests", manifests, ALLOWED, f"--notify=127.0.0.1:{secondary.port}") as server:
+            server.wait_for("NOTAUTH to NOTIFY for cluster.local")
+            server.wait_until(lambda: "NOTAUTH to NOTIFY" in server.page("/ready")[1])
+            assert "kdns_source_troubles 0.0" not in server.page("/metrics")[1]
+    finally:
+        secondary.sock.close()
 
 
 def test_what_is_wrong_is_told(manifests: Path) -> None:
