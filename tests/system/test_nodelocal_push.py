@@ -230,7 +230,7 @@ def test_over_tls(api: ApiServer, tmp_path: Path) -> None:
         with nodelocal("--cluster", f"127.0.0.1:{server.port}", "--upstream", "127.0.0.1:9") as node:
             # asked over plain TCP, where it takes no sessions: asked for one once
             assert rcode(node, f"x.{Z}") == "NXDOMAIN"
-            node.wait_for("it knows no sessions")
+            node.wait_for("it takes no sessions")
             assert metric(node, "nodelocal_push_connected") == 0
 
 
