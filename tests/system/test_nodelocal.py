@@ -493,19 +493,6 @@ def test_a_socket_left_behind_is_replaced_and_one_in_use_is_not(tmp_path: Path) 
         assert done.returncode == 2
         assert f"found {found}" in done.stderr
     assert path.read_text() == "something else"
-    path.write_text("something else")
-    for where, found in (
-        (path, "a file that is no socket"),
-        (tmp_path, "a folder"),
-        (tmp_path / "none" / "control.sock", "a folder that is not there"),
-    ):
-        done = run_kdns(
-            "serve", "--cluster", DEAD, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--control", where,
-            program="nodelocal",
-        )  # fmt: skip
-        assert done.returncode == 2
-        assert f"found {found}" in done.stderr
-    assert path.read_text() == "something else"
 
 
 # -- metrics and the rest --------------------------------------------------------------------------------------------------------
