@@ -192,6 +192,10 @@ class Zones:
 
     def note(self, change: Change) -> None:
         """Have the serials of the zones that *change* shows in move."""
+        if change.is_everything:
+            for group in self.groups:
+                group.serial.changed()
+            return
         if change.forward or change.addresses:
             self.cluster_group.serial.changed()
         if change.imported:
@@ -373,6 +377,12 @@ class Cluster:
     def _changed(self, change: Change) -> None:
         self._generation += 1
         self.zones.note(change)
+        if change.is_everything:
+            self.responder.clear()
+            if self.feed is not None:
+                self.feed.changed_unseen(all_of_them=True)
+                self._wake()
+            return
         if self.overlay is None and self.feed is None:
             self.responder.forget(self.zones.owners_of(change))
             return

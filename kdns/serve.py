@@ -7,6 +7,7 @@ nothing that comes later does.
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from collections.abc import Callable
@@ -45,6 +46,10 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS: Final = 1.0
 
+GC_THRESHOLDS: Final = (50_000, 20, 100)
+"""Objects more, before the collector looks for cycles: what this program makes has next to none, and a look at what
+came since the last one costs a tenth of the time that a list takes."""
+
 GATHER_SECONDS: Final = 0.002
 """Changes of this long go out together: one look-up of a name for a slice and its Service."""
 PUSH_SECONDS: Final = 0.005
@@ -60,6 +65,7 @@ class Server:
         if config.tls_cert is not None and config.tls_key is not None:
             self._certificate = Certificate(config.tls_cert, config.tls_key)
         raise_descriptor_limit()
+        gc.set_threshold(*GC_THRESHOLDS)
         self.metrics = Metrics(VERSION)
         self.cluster = Cluster(config, metrics=self.metrics, pace=pace)
         first = config.listen[0]

@@ -32,6 +32,7 @@ from zones.objects import (
     ServiceImport,
     ZonedEndpoint,
 )
+from zones.records import address_from_text
 from zones.selectors import Scope
 from zones.shapes import (
     EndpointJson,
@@ -170,15 +171,18 @@ class Decoder:
             raise BadObject("addressType", json.address_type, "IPv4, IPv6 or FQDN")
         octets = 4 if json.address_type == "IPv4" else 16
         endpoints: list[Endpoint] = []
+        has_names, has_zones = self._endpoint_pod_names, self._topology_zones
         for at, endpoint in enumerate(json.endpoints or ()):
-            hostname = self._hostname(endpoint, at)
+            hostname = self._hostname(endpoint, at) if has_names or endpoint.hostname else b""
             ready = endpoint.conditions is None or endpoint.conditions.ready is not False
             for number, text in enumerate(endpoint.addresses or ()):
-                field = f"endpoints[{at}].addresses[{number}]"
-                address = address_of(text, field)
+                try:
+                    address = address_from_text(text)
+                except ValueError as exc:
+                    raise BadObject(_field(at, number), text, "an IP address") from exc
                 if len(address) != octets:
-                    raise BadObject(field, text, f"an {json.address_type} address")
-                if self._topology_zones and endpoint.zone:
+                    raise BadObject(_field(at, number), text, f"an {json.address_type} address")
+                if has_zones and endpoint.zone:
                     zone = shared(endpoint.zone.lower().encode())
                     endpoints.append(ZonedEndpoint(address, hostname, ready, zone))
                 else:
@@ -221,6 +225,10 @@ class Decoder:
         texts = [entry.ip or "" for entry in status.pod_ips or ()] or [status.pod_ip or ""]
         addresses = [address_of(text, f"status.podIPs[{at}].ip") for at, text in enumerate(texts) if text]
         return Pod(namespace, name, tuple(dict.fromkeys(addresses)), _search_path(json.spec or PodSpecJson()))
+
+
+def _field(at: int, number: int) -> str:
+    return f"endpoints[{at}].addresses[{number}]"
 
 
 def _search_path(spec: PodSpecJson) -> SearchPath:

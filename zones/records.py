@@ -180,18 +180,14 @@ def address_from_text(text: str) -> bytes:
         if "%" in text:
             raise ValueError(f"{text!r} has a scope; an address in a record has none")
         return IPv6Address(text).packed
-    parts = text.split(".")
-    if len(parts) != 4:
+    try:
+        address = bytes(map(int, text.split(".")))
+    except ValueError:
+        address = b""
+    # What int() takes beside digits (signs, blanks, underscores, leading zeros) is not written so again.
+    if len(address) != 4 or text != ".".join(map(str, address)):
         raise ValueError(f"{text!r} is no IP address")
-    for part in parts:
-        if (
-            not (part.isascii() and part.isdigit())
-            or (part[0] == "0" and part != "0")
-            or len(part) > 3
-            or int(part) > 255
-        ):
-            raise ValueError(f"{text!r} is no IP address")
-    return bytes(map(int, parts))
+    return address
 
 
 def address_to_text(address: bytes) -> str:

@@ -52,16 +52,17 @@ class Change(msgspec.Struct, frozen=True):
 
     ``forward``: owner names in wire form, lower case, relative to any cluster domain. ``addresses``: those
     whose reverse names changed. ``imported``: owner names relative to any clusterset domain. ``outside``: the keys of
-    whole owner names in external zones.
+    whole owner names in external zones. ``is_everything``: while a list is loaded nobody counts what shows.
     """
 
     forward: frozenset[bytes] = frozenset()
     addresses: frozenset[bytes] = frozenset()
     imported: frozenset[bytes] = frozenset()
     outside: frozenset[bytes] = frozenset()
+    is_everything: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.forward or self.addresses or self.imported or self.outside)
+        return bool(self.is_everything or self.forward or self.addresses or self.imported or self.outside)
 
     def __or__(self, other: Change) -> Change:
         return Change(
@@ -69,10 +70,12 @@ class Change(msgspec.Struct, frozen=True):
             self.addresses | other.addresses,
             self.imported | other.imported,
             self.outside | other.outside,
+            self.is_everything or other.is_everything,
         )
 
 
 NO_CHANGE = Change()
+EVERYTHING = Change(is_everything=True)
 
 
 class Store:
@@ -96,6 +99,9 @@ class Store:
         self._pods: dict[ObjectKey, Pod] = {}
         self._pod_addresses: dict[bytes, dict[bytes, int]] = {}
         self._addresses = Addresses(*self._outside_addresses())
+        self.is_loading = False
+        """While set, events of the core kinds say that everything may have changed, not what: to know what costs more
+        than to keep an object, and during a first list nobody has use for it."""
 
     def copy(self) -> Store:
         """Return what zones ask, as of now: untouched by later events, and taking none."""
@@ -304,6 +310,8 @@ class Store:
             self._addresses.add_service(address, service.key)
         if service.namespace not in self._namespaces:
             return NO_CHANGE
+        if self.is_loading:
+            return EVERYTHING
         forward = service_names(service, [*(old.ports if old else ()), *(new.ports if new else ())])
         # A Service that comes to show, or ceases to, does so with all its addresses.
         addresses = old_ips | new_ips if self._ignore_empty_service else old_ips ^ new_ips
@@ -347,6 +355,8 @@ class Store:
         service = self._services.get(piece.namespace, {}).get(piece.service)
         if service is None or service.external_name is not None or piece.namespace not in self._namespaces:
             return NO_CHANGE
+        if self.is_loading:
+            return EVERYTHING
         forward: set[bytes] = set()
         changed = _visible(old, service) ^ _visible(new, service)
         ports = [*(old.ports if old else ()), *(new.ports if new else ())]
@@ -464,6 +474,8 @@ class Store:
 
     def _namespace_change(self, name: bytes) -> Change:
         """Return everything that stands or falls with the namespace, which is in the store while this runs."""
+        if self.is_loading:
+            return EVERYTHING
         forward = {label_octets((name, b"svc")), label_octets((name, b"pod"))}
         forward.update(pod_name(name, address) for address in self._pod_addresses.get(name, ()))
         addresses: set[bytes] = set()

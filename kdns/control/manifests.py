@@ -289,7 +289,7 @@ class ManifestSource:
         news = [new for (kind, _), new in wanted.items() if kind in self._sink.kinds]
         for at in range(0, len(news), STEP_OBJECTS):
             yield
-            self._sink.apply(news[at : at + STEP_OBJECTS])
+            self._sink.apply(news[at : at + STEP_OBJECTS], is_first=not self._sink.is_synced)
         for kind in self._sink.kinds:
             self._sink.complete(kind)
 

@@ -15,8 +15,8 @@
 | 404 of an API that a cluster may lack                     | another of its versions, if there is one; else the   |
 |                                                           | kind is empty, and asked for every ``absent_seconds`` |
 
-The stream is read and decoded in a thread, batch by batch, and applied in the trio thread. An end by cancellation
-shuts the connection down, which ends the thread's read.
+The stream is read and decoded in a thread and applied in the trio thread, an object at a time, with queries answered
+in between. An end by cancellation shuts the connection down, which ends the thread's read.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ import msgspec
 import trio
 
 from kdns.control.client import ApiServer, Silence, StatusJson, Stream
+from kdns.control.handover import Handover
 from kdns.control.sink import Sink
 from kdns.errors import ClusterError, ClusterUnavailable, ResourceExpired
 from zones.decode import decode_json, Decoder, key_of, NOT_JSON
@@ -57,6 +58,12 @@ not count: when it is back the watch goes on where it was, and a thousand client
 
 MAX_PAGES: Final = 100_000
 """Of a list, each of 500 objects: more is a server that does not know how to end."""
+
+GATHER_SECONDS: Final = 0.002
+"""Of a list, what comes within this is applied together: waking up for each object costs more than the object."""
+
+STEP_SECONDS: Final = 0.001
+"""Objects are applied for this long between two looks at the network."""
 
 _T = TypeVar("_T")
 
@@ -254,7 +261,7 @@ class Reflector:
         tokens: set[str] = set()
         while True:
             page, batch = await self._in_thread(partial(self._read_page, params), lambda: None)
-            self._take(batch)
+            await self._take(batch)
             seen.update(batch.seen)
             if not page.continue_:
                 break
@@ -306,13 +313,13 @@ class Reflector:
         flowing = trio.Event()
         initial: set[ObjectKey] | None = set() if version is None else None
 
-        def apply(batch: Batch) -> None:
+        async def apply(batch: Batch) -> None:
             nonlocal initial
             if batch.error is not None:
                 raise batch.error
             if initial is not None and batch.version is not None and batch.is_bookmark and not batch.ends_initial:
                 raise _NoStreamingLists("a bookmark before the list's end")
-            self._take(batch)
+            await self._take(batch)
             self._stuck = 0
             if initial is None:
                 self._note_programming(batch)
@@ -340,11 +347,22 @@ class Reflector:
                 if version is not None:
                     trio.from_thread.run_sync(flowing.set)
                 for lines in stream.lines():
-                    trio.from_thread.run_sync(apply, self._decode_lines(lines))
+                    batches.put(self._decode_lines(lines))
 
         def stop() -> None:
+            batches.stop()
             for stream in streams:
                 stream.close()
+
+        async def read_to_end() -> None:
+            try:
+                await self._in_thread(read, stop)
+            except Exception as exc:  # noqa: BLE001 - raised again below, behind what was read before it
+                batches.end(exc)
+            else:
+                batches.end()
+
+        batches: Handover[Batch] = Handover()
 
         async def settle() -> None:
             await flowing.wait()
@@ -355,7 +373,11 @@ class Reflector:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(settle)
-                await self._in_thread(read, stop)
+                nursery.start_soon(read_to_end)
+                while (some := await batches.take()) is not None:
+                    await apply(some)
+                    if initial is not None and not batches:
+                        await trio.sleep(GATHER_SECONDS)
                 nursery.cancel_scope.cancel()
         except* Silence as group:
             if initial:
@@ -439,7 +461,7 @@ class Reflector:
                 # Only the slice controller sets the annotation, and only for Services with a selector.
                 self._observe_programming("headless_with_selector" if service.is_headless else "cluster_ip", seconds)
 
-    def _take(self, batch: Batch) -> None:
+    async def _take(self, batch: Batch) -> None:
         self._heard()
         if self._lacking:
             if self._lacking >= len(self._paths):
@@ -447,7 +469,15 @@ class Reflector:
             self._lacking = 0
         for message in batch.bad:
             self._sink.bad_object(self._where, message)
-        self._sink.apply(batch.puts.values(), [(self._resource.kind, key) for key in batch.deletes])
+        kind = self._resource.kind
+        is_first = not self._sink.is_complete(kind)
+        self._sink.apply((), [(kind, key) for key in batch.deletes])
+        began = trio.current_time()
+        for new in batch.puts.values():
+            self._sink.apply((new,), is_first=is_first)
+            if trio.current_time() - began > STEP_SECONDS:
+                await trio.lowlevel.checkpoint()
+                began = trio.current_time()
 
     def _heard(self) -> None:
         self._heard_at = trio.current_time()

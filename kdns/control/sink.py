@@ -50,9 +50,12 @@ class Sink:
         """Return the kinds that are not complete yet."""
         return self.kinds - self._complete
 
-    def apply(self, puts: Iterable[Object], deletes: Iterable[tuple[Kind, ObjectKey]] = ()) -> None:
-        """Put and delete in one step."""
+    def apply(
+        self, puts: Iterable[Object], deletes: Iterable[tuple[Kind, ObjectKey]] = (), *, is_first: bool = False
+    ) -> None:
+        """Put and delete in one step; *is_first* says that all of it is of a first list."""
         change = NO_CHANGE
+        self.store.is_loading = is_first
         for kind, key in deletes:
             self.events += 1
             change = _joined(change, self.store.delete(kind, key))
@@ -65,6 +68,10 @@ class Sink:
     def keep_only(self, kind: Kind, keys: set[ObjectKey]) -> None:
         """Delete the objects of *kind* that a complete list did not have."""
         self.apply((), [(kind, key) for key in self.store.keys(kind) if key not in keys])
+
+    def is_complete(self, kind: Kind) -> bool:
+        """Tell whether everything of *kind* was here once."""
+        return kind in self._complete
 
     def complete(self, kind: Kind) -> None:
         """Note that everything of *kind* has been applied."""
