@@ -72,7 +72,7 @@ class QueryHandler:
                 if isinstance(found, Query):
                     return self._transfer(found, wire, client, began)
                 if found[0] is None:
-                    self._stats.miss(self._proto, self._family, None, request=len(wire), tail=None, seconds=0.0)
+                    self._stats.miss(self._proto, self._family, None, len(wire), None, 0.0)
                     return None
                 tail, label = found  # type: ignore[assignment]  # the tail is there, as was just seen
         except Exception:
@@ -115,7 +115,7 @@ class QueryHandler:
 
     def _done(self, wire: bytes, tail: bytes, label: Label | None, client: Client, began: float) -> None:
         seconds = perf_counter() - began
-        self._stats.miss(self._proto, self._family, label, request=len(wire), tail=tail, seconds=seconds)
+        self._stats.miss(self._proto, self._family, label, len(wire), tail, seconds)
         if self._query_log is not None:
             self._query_log.note(wire, tail, client(), self._transport, seconds)
 

@@ -167,7 +167,7 @@ class Handler:
             query = read_query(wire, self._transport)
         except WireError as exc:
             if exc.rcode_hint is None:
-                front.stats.miss(self._proto, self._family, None, request=len(wire), tail=None, seconds=0.0)
+                front.stats.miss(self._proto, self._family, None, len(wire), None, 0.0)
                 return None
             return self._done(wire, make_bare(wire, exc.rcode_hint, ra=True), None, client, began)
         qtype = query.qtype
@@ -349,7 +349,7 @@ class Handler:
     def _done(self, wire: bytes, tail: bytes, label: Label | None, client: Client, began: float) -> bytes:
         front = self._front
         seconds = perf_counter() - began
-        front.stats.miss(self._proto, self._family, label, request=len(wire), tail=tail, seconds=seconds)
+        front.stats.miss(self._proto, self._family, label, len(wire), tail, seconds)
         if front.query_log is not None:
             front.query_log.note(wire, tail, client(), self._transport, seconds)
         return tail

@@ -45,8 +45,8 @@ class _Row(NamedTuple):
     bucket: int
 
 
-_MissKey = tuple[str, str, Label | None, int, int, int, int, int]
-"""A ``_Row`` as it is counted first: a plain tuple is made in a third of the time."""
+_Miss = tuple[str, str, Label | None, int, int, int, int]
+"""A query as it is noted: protocol, family, label, octets asked and answered, the response's flags, its bucket."""
 
 
 class Histogram:
@@ -84,7 +84,7 @@ class QueryStats:
         self.server = server
         self._plugin_of = plugin_of
         self._hits: dict[tuple[str, str, int], Counter[Entry]] = {}
-        self._misses: dict[_MissKey, int] = {}
+        self._misses: list[_Miss] = []
         self.requests: Counter[tuple[str, str, str, str]] = Counter()
         self.responses: Counter[tuple[str, str, str]] = Counter()
         self.do: Counter[str] = Counter()
@@ -108,42 +108,39 @@ class QueryStats:
             self.flush()
 
     def miss(
-        self, proto: str, family: str, label: Label | None, *, request: int, tail: bytes | None, seconds: float
+        self, proto: str, family: str, label: Label | None, request: int, tail: bytes | None, seconds: float
     ) -> None:
         """Count a query of *request* octets and the *tail* made for it (None: silence).
 
         *label* is None for what could not be read.
         """
         size, flags = (len(tail) + 2, tail[0] << 8 | tail[1]) if tail is not None else (0, 0)
-        rcode = label.rcode if label is not None else flags & 15
-        bucket = bisect_left(DURATION_BUCKETS, seconds)
-        if bucket > _LAST_BUCKET:
-            bucket = _LAST_BUCKET
-        row = (proto, family, label, request, size, rcode, flags & 0x0200, bucket)
         misses = self._misses
-        misses[row] = misses.get(row, 0) + 1
+        misses.append((proto, family, label, request, size, flags, bisect_left(DURATION_BUCKETS, seconds)))
         if len(misses) > MAX_UNCOUNTED:
             self.flush()
 
     def flush(self) -> None:
         """Take the batches apart."""
-        misses, self._misses = self._misses, {}
-        for row, times in misses.items():
-            self._count(_Row(*row), times)
+        misses, self._misses = self._misses, []
+        for (proto, family, label, request, size, flags, bucket), times in Counter(misses).items():
+            rcode = label.rcode if label is not None else flags & 15
+            row = _Row(proto, family, label, request, size, rcode, flags & 0x0200, min(bucket, _LAST_BUCKET))
+            self._count(row, times)
         hits, self._hits = self._hits, {}
         for (proto, family, bucket), counter in hits.items():
             by_sort: dict[Sort, int] = {}
             for entry, times in counter.items():
                 by_sort[entry.sort] = by_sort.get(entry.sort, 0) + times
             for sort, times in by_sort.items():
-                label = sort.label
-                assert isinstance(label, Label)  # what the responder stores
-                if label.rcode == NXDOMAIN:
+                of_hit = sort.label
+                assert isinstance(of_hit, Label)  # what the responder stores
+                if of_hit.rcode == NXDOMAIN:
                     self.table_denials += times
                 else:
                     self.table_answers += times
-                row = _Row(proto, family, label, sort.request, sort.response, label.rcode, sort.is_truncated, bucket)
-                self._count(row, times)
+                hit = _Row(proto, family, of_hit, sort.request, sort.response, of_hit.rcode, sort.is_truncated, bucket)
+                self._count(hit, times)
 
     def _count(self, row: _Row, times: int) -> None:
         label = row.label

@@ -31,6 +31,7 @@ from zones.rewrite import Rewrites
 from zones.search import MARKER
 from zones.static import Overlay
 from zones.zone import Alias, Found, NODATA, NoData, NxDomain, Outcome, Reads, Zone
+from zones.zone import NXDOMAIN as NXDOMAIN_HERE
 
 MAX_ALIASES: Final = 10
 """CNAMEs followed for one answer: what CoreDNS follows; a longer chain is a mistake, and ends there."""
@@ -157,11 +158,13 @@ class Authority:
 
     def _resolve(self, query: Query, zone: Zone | None) -> Answer | Ask:
         name, qtype = query.qname, query.qtype
+        outcome = zone.lookup(name, qtype) if zone is not None else self._static(name, qtype)
+        if outcome is NXDOMAIN_HERE and zone is not None and self._denies_at_once(name):
+            return self._denied(query, zone)
         chain: list[RRset] = []
         owners: list[bytes] | None = [name.key]
         note = 0
         while True:
-            outcome = zone.lookup(name, qtype) if zone is not None else self._static(name, qtype)
             if outcome is None:
                 if self._forwards:
                     return self._ask(query, name, chain)
@@ -187,12 +190,22 @@ class Authority:
                         return self._positive(query, zone, chain, owners, note)
                     name, zone = target, following
                     owners = _joined(owners, (name.key,))
+                    outcome = zone.lookup(name, qtype) if zone is not None else self._static(name, qtype)
                 case NxDomain() if (
                     self._forwards and not chain and zone is not None and zone.origin in self._reverse - self.unsynced
                 ):
                     return self._ask(query, name, [])
                 case NoData() | NxDomain():
                     return self._negative(query, zone, chain, owners, note, outcome)
+
+    def _denies_at_once(self, name: Name) -> bool:
+        return not self.unsynced and not self._forwards and name.key not in self.zones.above
+
+    def _denied(self, query: Query, zone: Zone) -> Answer:
+        """Answer NXDOMAIN, the commonest answer to what was not asked before, in the shortest way."""
+        options = self._greeting(query, peer.NOTHING_MATCHED) if query.edns is not None else b""
+        tail = make_negative(query, rcode=NXDOMAIN, soa=zone.soa, aa=True, ra=False, options=options)
+        return Answer((tail,), (query.qname.key,), self._label(self._text(zone), query, NXDOMAIN))
 
     def _static(self, name: Name, qtype: int) -> Outcome | None:
         return self._overlay.records.lookup(name, qtype)

@@ -13,8 +13,9 @@ from kdns.proto.response import make_bare
 from kdns.proto.table import AnswerTable
 from zones.records import AXFR, IXFR
 
-MAX_TABLE_OCTETS = {Transport.UDP: 48 * 2**20, Transport.TCP: 16 * 2**20}
-"""Memory for finished answers. UDP's takes four spellings of each of 25,000 names; TCP sees fewer, larger ones."""
+MAX_TABLE_OCTETS = {Transport.UDP: 40 * 2**20, Transport.TCP: 10 * 2**20}
+"""Memory for finished answers. UDP's keeps four kinds of question about each of 10,000 names; TCP sees fewer, larger
+ones."""
 
 MAX_KEY_OCTETS = MAX_UDP_OCTETS
 """A query longer than any honest one is answered and not stored, so that padding cannot fill the table."""
@@ -56,7 +57,8 @@ class Responder:
             return answer
         if answer.owners is not None and len(key) <= MAX_KEY_OCTETS and table.wants(key):
             table.store(key, answer.tails, answer.owners, answer.label)
-        return self.pick(answer), answer.label
+        tails = answer.tails
+        return (tails[0] if len(tails) == 1 else self.pick(answer)), answer.label
 
     def pick(self, answer: Answer) -> bytes:
         """Return one of the orders of *answer*, another each time."""

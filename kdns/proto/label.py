@@ -12,8 +12,11 @@ MAX_LABELS: Final = 4096
 """Labels kept to be shared; unknown types asked at random would make more."""
 
 
-class Label(msgspec.Struct, frozen=True, gc=False):
-    """What an answer is counted by: its zone (``.`` for the upstreams', empty for none), its type, its RCODE, DO."""
+class Label(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """What an answer is counted by: its zone (``.`` for the upstreams', empty for none), its type, its RCODE, DO.
+
+    Told apart by identity: millions are counted, few are made, and hashing what is in them costs more than counting.
+    """
 
     zone: str
     qtype: int

@@ -142,20 +142,21 @@ def _read(wire: bytes, transport: Transport) -> Query:
     if counts != _ONE_QUESTION and counts != _ONE_QUESTION_ONE_ADDITIONAL:
         _check_counts(counts)
     lower = wire.lower()
-    labels = []
-    at = HEADER_OCTETS
-    while size := wire[at]:
-        if size > MAX_LABEL_OCTETS:  # a pointer too: there is no earlier name that it could point to
-            raise WireError(f"label type or length 0x{size:02x} in the question")
-        at += 1
-        labels.append(lower[at : (at := at + size)])
-    at += 1
+    size = wire[HEADER_OCTETS]
+    at = HEADER_OCTETS + 1 + size
+    end = wire.find(0, at) + 1
+    parent = _parents.get(lower[at:end]) if size <= MAX_LABEL_OCTETS else None
+    if parent is not None and size:
+        labels = (lower[HEADER_OCTETS + 1 : at], *parent)
+        at = end
+    else:
+        labels, at = _labels(wire, lower)
     if at - HEADER_OCTETS > MAX_NAME_OCTETS or at + 4 > total:
         raise WireError("the question is too long or cut off")
     qname = Name.__new__(Name)
     qname.wire = wire[HEADER_OCTETS:at]
     qname.key = lower[HEADER_OCTETS:at]
-    qname.labels = tuple(labels)
+    qname.labels = labels
     end = at + 4
     query = Query(
         wire[:2],
@@ -172,6 +173,29 @@ def _read(wire: bytes, transport: Transport) -> Query:
     if end != total:
         raise WireError(f"{total - end} octets after the message")  # RFC 9267 section 4
     return query
+
+
+MAX_PARENTS: Final = 4096
+_parents: dict[bytes, tuple[bytes, ...]] = {}
+"""The labels of names, in lower case, that other names were seen right below, by their wire form. Octets that begin
+like one of these read as it whatever follows them, for a name in wire form says itself where it ends."""
+
+
+def _labels(wire: bytes, lower: bytes) -> tuple[tuple[bytes, ...], int]:
+    """Return the labels of the question's name, in lower case, and where the octets behind it begin."""
+    labels = []
+    at = HEADER_OCTETS
+    while size := wire[at]:
+        if size > MAX_LABEL_OCTETS:  # a pointer too: there is no earlier name that it could point to
+            raise WireError(f"label type or length 0x{size:02x} in the question")
+        at += 1
+        labels.append(lower[at : (at := at + size)])
+    at += 1
+    if len(labels) > 1 and at - HEADER_OCTETS <= MAX_NAME_OCTETS and at <= len(wire):
+        if len(_parents) >= MAX_PARENTS:
+            _parents.clear()
+        _parents[lower[HEADER_OCTETS + 1 + len(labels[0]) : at]] = tuple(labels[1:])
+    return tuple(labels), at
 
 
 _ONE_QUESTION = b"\0\1\0\0\0\0\0\0"

@@ -178,7 +178,7 @@ def make_negative(query: Query, *, rcode: int, soa: RRset, aa: bool, ra: bool, o
     record = _soa_fragment(soa, offset)
     flags = 0x8000 | query.flags & 0x0100 | aa << 10 | ra << 7 | rcode & 15
     if query.edns is None and not options:
-        return b"%c%c\0\1\0\0\0\1\0\0" % divmod(flags, 256) + query.question + record
+        return flags.to_bytes(2, "big") + b"\0\1\0\0\0\1\0\0" + query.question + record
     opt = opt_record(query, rcode, options)
     head = b"%c%c\0\1\0\0\0\1\0%c" % (*divmod(flags, 256), bool(opt))
     return head + query.question + record + opt
