@@ -7,7 +7,7 @@ import logging
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any, NoReturn
 
 import trio
@@ -21,6 +21,11 @@ log = logging.getLogger(__name__)
 MAX_BATCHES = 8
 """Batches handled before other tasks get their turn: half a millisecond at full speed."""
 
+GATHER_SECONDS = 0.000_02
+"""Where queries come close together, more of them are waited for, some 70 µs as the system's timers go: to be woken for
+each costs four times what the answer costs. The thread sleeps, so that whoever else has work for the processor has it.
+"""
+
 MAX_LATER = 8192
 """Responses that wait for upstreams, a few kilobytes each; a query over that is dropped, and its client asks again.
 Well above what upstreams are asked at once, whose own rule drops the oldest question first."""
@@ -28,13 +33,20 @@ Well above what upstreams are asked at once, whose own rule drops the oldest que
 
 class UdpListener:
     """Answers datagrams on a bound, non-blocking socket. ``lost`` counts replies that could not be sent, ``shed``
-    queries dropped because too many were waiting for upstreams."""
+    queries dropped because too many were waiting for upstreams.
 
-    def __init__(self, sock: socket.socket, handler: Handler, *, batched: bool | None = None) -> None:
+    With *gathers* queries that come close together are answered together, a little later; it is for programs that wait
+    for nothing else while they do.
+    """
+
+    def __init__(
+        self, sock: socket.socket, handler: Handler, *, gathers: bool = False, batched: bool | None = None
+    ) -> None:
         self.sock = sock
         self.lost = 0
         self.shed = 0
         self._handler = handler
+        self._gathers = gathers
         self._later = 0
         self._quiet = trio.Event()
         self._batched = batch.is_available() if batched is None else batched
@@ -110,8 +122,10 @@ class UdpListener:
                 self.lost += buffers.send(first, received)
                 if hits:
                     count(hits, perf_counter() - began)
-                if received < batch.SLOTS:
+                if received == 1 or (received < batch.SLOTS and not self._gathers):
                     break
+                if received < batch.SLOTS:
+                    sleep(GATHER_SECONDS)  # noqa: ASYNC251 - what it is for: trio's own would cost what it saves
             else:
                 await trio.lowlevel.checkpoint()
 
