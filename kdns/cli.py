@@ -11,7 +11,7 @@ import trio
 
 from kdns import config
 from kdns.admin import logs
-from kdns.cluster import Cluster
+from kdns.cluster import Cluster, counts_of
 from kdns.command import Command, OptionGroups, with_options
 from kdns.control.client import ApiServer
 from kdns.control.manifests import ManifestSource
@@ -20,6 +20,8 @@ from kdns.options import LogFormat
 from kdns.proto.text import rrset_to_text
 from kdns.serve import Server
 from kdns.version import VERSION
+from kdns.workers.controller import Controller, make_spawner
+from kdns.workers.spawner import Spawner
 from zones.errors import BadName
 from zones.names import Name
 
@@ -48,7 +50,10 @@ def serve(config_file: Path | None, **flags: Any) -> None:
     """Answer DNS queries until stopped."""
     conf = COMMAND.load(config.load, flags, config_file)
     logs.set_up(as_json=conf.log_format is LogFormat.JSON)
-    COMMAND.run(_serve, conf)
+    if conf.workers > 1:
+        COMMAND.run(_serve_by_workers, conf, make_spawner(conf))
+    else:
+        COMMAND.run(_serve, conf)
 
 
 async def _serve(conf: config.Config) -> None:
@@ -57,6 +62,14 @@ async def _serve(conf: config.Config) -> None:
     server.bind()
     server.cluster.load()
     await server.run()
+
+
+async def _serve_by_workers(conf: config.Config, spawner: Spawner) -> None:
+    controller = Controller(conf, spawner, announce=COMMAND.announcer(conf.log_format))
+    _check_credentials(conf)
+    controller.bind()
+    controller.load()
+    await controller.run()
 
 
 def _check_credentials(conf: config.Config) -> None:
@@ -123,8 +136,7 @@ def check(config_file: Path | None, **flags: Any) -> None:
 async def _check(conf: config.Config) -> None:
     server = Server(conf)
     _check_credentials(conf)
-    server.check_upstreams()
-    server.check_certificate()
+    server.check()
     problems: list[Problem] = []
     try:
         server.cluster.load(tells=False)
@@ -135,7 +147,7 @@ async def _check(conf: config.Config) -> None:
         raise ConfigError(problems)
     click.echo("kdns: the configuration is good")
     if isinstance(server.cluster.source, ManifestSource):
-        click.echo(f"kdns: the manifests are good: {server.cluster.counts()}")
+        click.echo(f"kdns: the manifests are good: {counts_of(server.cluster.sink)}")
 
 
 @main.command(short_help="Serve an example cluster and ask it a tour of questions.")

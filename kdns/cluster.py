@@ -21,11 +21,10 @@ from kdns.control.client import ApiServer
 from kdns.control.cluster import ApiSource, CORE, Source
 from kdns.control.manifests import ManifestReader, ManifestSource
 from kdns.control.reflector import Pace
-from kdns.control.sink import Sink
+from kdns.control.sink import Sink, StoreSink
 from kdns.errors import ConfigError
 from kdns.net.addresses import own_addresses
 from kdns.proto.tlds import is_public_tld
-from kdns.state import State
 from kdns.static import StaticSource
 from zones.cluster import ClusterZone
 from zones.decode import Decoder
@@ -64,6 +63,11 @@ class Group(msgspec.Struct, frozen=True):
     def name(self) -> str:
         """The origin of the first zone, which they are known by."""
         return self.zones[0].origin.to_text()
+
+    @property
+    def listed(self) -> list[Name]:
+        """The origins of those whose names can be listed, and so transferred."""
+        return [zone.origin for zone in self.zones if is_listed(zone)]
 
 
 def is_listed(zone: Zone) -> bool:
@@ -177,6 +181,15 @@ class Zones:
         """All zones."""
         return [zone for group in self.groups for zone in group.zones]
 
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """The kinds of objects that all of them need."""
+        return frozenset().union(*(group.kinds for group in self.groups))
+
+    def soa(self, origin: Name) -> RRset:
+        """Return the SOA of a zone as of now."""
+        return next(zone.soa for zone in self.all if zone.origin == origin)
+
     def owners_of(self, change: Change) -> Iterator[bytes]:
         """Yield the keys of the owner names that *change* is about, in every zone."""
         for zone in self.clusters:
@@ -227,10 +240,78 @@ def _cluster_kinds(config: Config) -> frozenset[Kind]:
     return frozenset(kinds)
 
 
-class Cluster:
-    """The objects and what is made of them, followed as they change."""
+def public_namespaces(sink: Sink) -> list[bytes]:
+    """List the namespaces that are named like public top-level domains: they take names of the outside world from
+    clients that walk search paths (CVE-2022-2835, CVE-2022-2837)."""
+    return sorted(key.name for key in sink.keys(Kind.NAMESPACE) if is_public_tld(key.name))
 
-    def __init__(self, config: Config, *, metrics: Metrics | None = None, pace: Pace | None = None) -> None:
+
+def counts_of(sink: Sink) -> str:
+    """Return how many objects of each kind there are, for a person."""
+    numbers = ((kind, len(sink.keys(kind))) for kind in Kind if kind in sink.kinds)
+    return ", ".join(f"{number} {kind.value if number == 1 else kind.plural}" for kind, number in numbers)
+
+
+def troubles_of(sink: Sink) -> list[str]:
+    """List what is wrong with where objects come from."""
+    return [f"{where}: {message}" for where, message in sorted(sink.troubles.items())]
+
+
+def load_manifests(source: Source) -> None:
+    """Read what lies on this machine. Raises ConfigError with every problem."""
+    if isinstance(source, ManifestSource):
+        source.load()
+        problems = [problem for some in source.problems.values() for problem in some]
+        if problems:
+            raise ConfigError(problems)
+
+
+MakeSource = Callable[[StoreSink], Source]
+"""Makes what feeds a sink."""
+
+
+def api_or_manifests(
+    config: Config, metrics: Metrics | None = None, pace: Pace | None = None
+) -> Callable[[Sink], Source]:
+    """Return what makes the source that *config* names. Requests are noted in *metrics*."""
+
+    def make(sink: Sink) -> Source:
+        scope = Scope(config.namespaces, config.namespace_labels, config.labels)
+        decoder = Decoder(
+            endpoint_pod_names=config.endpoint_pod_names,
+            scope=scope,
+            imports=bool(config.clusterset_zones),
+            topology_zones=config.zonal,
+            outside=bool(config.external_zones),
+        )
+        if config.access is None:
+            return ManifestSource(config.manifests, ManifestReader(decoder, scope, CORE | sink.kinds), sink)
+        server = ApiServer(config.access, observe=metrics.observe_request if metrics is not None else None)
+        observe: Callable[[str, float], None] | None = None
+        if metrics is not None:
+            histogram = metrics.programming_seconds
+
+            def observe(kind: str, seconds: float) -> None:
+                histogram.labels(kind).observe(seconds)
+
+        return ApiSource(server, sink, decoder, scope, pace=pace, observe_programming=observe)
+
+    return make
+
+
+class Cluster:
+    """The objects and what is made of them, followed as they change.
+
+    *serial_of* gives the serial that the zones begin with of which the first has that origin.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        make_source: MakeSource | None = None,
+        *,
+        serial_of: Callable[[Name], Serial] = lambda origin: Serial(time.time()),
+    ) -> None:
         self.config = config
         imports = Imports(ignore_empty=config.ignore_empty_service) if config.clusterset_zones else None
         self.store = Store(
@@ -238,19 +319,9 @@ class Cluster:
         )
         self.overlay = Overlay() if config.records or config.hosts else None
         self._own = own_addresses(config.listen)
-        self._state = State(config.state_dir)
-        kept, now = self._state.serials(), time.time()
-        self.zones = Zones(
-            config,
-            self.store,
-            self._own,
-            self.overlay,
-            lambda origin: Serial(now, last=kept.get(origin.to_text())),
-        )
+        self.zones = Zones(config, self.store, self._own, self.overlay, serial_of)
         self._generation = 0
         self._snapshot: tuple[int, Zones] | None = None
-        self.on_serials: Callable[[Sequence[Name]], None] = lambda origins: None
-        """Is told of the zones whose serial moved."""
         forwards = bool(config.upstreams)
         self.authority = Authority(
             ZoneSet(self.zones.all),
@@ -269,14 +340,14 @@ class Cluster:
         self._to_compare: Iterator[Name] = iter(())
         self._told_conflicts: dict[bytes, tuple[Claim, ...]] = {}
         self.synced = trio.Event()
-        self.sink = Sink(
+        self.sink = StoreSink(
             self.store,
-            frozenset().union(*(group.kinds for group in self.zones.groups)),
+            self.zones.kinds,
             on_change=self._changed,
             on_complete=self._completed,
             on_synced=self._synced,
         )
-        self.source = self._make_source(metrics, pace)
+        self.source = (make_source or api_or_manifests(config))(self.sink)
         self.static = StaticSource(config.records, config.hosts, ttl=config.ttl, on_change=self._static_changed)
 
     def load(self, *, tells: bool = True) -> None:
@@ -286,35 +357,27 @@ class Cluster:
         """
         if self.overlay is not None:
             self.static.load(tells=tells)
-        if isinstance(self.source, ManifestSource):
-            self.source.load()
-            problems = [problem for some in self.source.problems.values() for problem in some]
-            if problems:
-                raise ConfigError(problems)
-            self._tell_conflicts()
+        load_manifests(self.source)
+        self._tell_conflicts()
 
-    def counts(self) -> str:
-        """Return how many objects of each kind there are, for a person."""
-        numbers = ((kind, self.store.count(kind)) for kind in Kind if kind in self.sink.kinds)
-        return ", ".join(f"{number} {kind.value if number == 1 else kind.plural}" for kind, number in numbers)
-
-    def tick(self, now: float) -> None:
-        """Once a second, with Unix time: let the serials move, and have the apexes' answers follow."""
+    def tick(self) -> None:
+        """Once a second: tell of what is noticed late."""
+        self._tell_conflicts()
         if self.sink.is_synced:
             self._tell_hidden(islice(self._to_compare, COMPARED_AT_ONCE))
         self._snapshot = None  # its serial may move, and only transfers of one time share it
-        moved = [group for group in self.zones.groups if group.serial.advance(now)]
-        for group in moved:
+
+    def moved(self, groups: Sequence[Group]) -> None:
+        """Have the apexes' answers follow their serials."""
+        if not groups:
+            return
+        for group in groups:
             self.responder.forget(zone.origin.key for zone in group.zones)
-        if self.feed is not None and moved:
-            self.feed.changed(zone.origin.key for group in moved for zone in group.zones)
+        if self.feed is not None:
+            self.feed.changed(zone.origin.key for group in groups for zone in group.zones)
             self.feed.changed_unseen()
             self._wake()
-        if moved:
-            self._tell_public_namespaces()
-            self._state.keep_serials({group.name: group.serial.value for group in self.zones.groups})
-            self.on_serials([zone.origin for group in moved for zone in group.zones if is_listed(zone)])
-        self._tell_conflicts()
+        self._tell_public_namespaces()
 
     def records_of(self, origin: Name) -> Iterator[RRset] | None:
         """Return the records of a zone as of now, which later changes do not touch; None for one that is not complete.
@@ -339,22 +402,12 @@ class Cluster:
             self._snapshot = self._generation, copied
         return self._snapshot[1].records(origin)
 
-    def soa_of(self, origin: Name) -> RRset:
-        """Return the SOA of a zone as of now."""
-        return next(zone.soa for zone in self.zones.all if zone.origin == origin)
-
-    def public_namespaces(self) -> list[bytes]:
-        """List the namespaces that are named like public top-level domains: they take names of the outside world from
-        clients that walk search paths (CVE-2022-2835, CVE-2022-2837)."""
-        return [name for name in self.store.namespaces() if is_public_tld(name)]
-
     def troubles(self) -> list[str]:
-        """List what is wrong with where objects and records come from, and with what is kept."""
-        troubles = [f"{where}: {message}" for where, message in sorted(self.sink.troubles.items())]
-        return troubles + self.static.troubles() + self._state.troubles()
+        """List what is wrong with where objects and records come from."""
+        return troubles_of(self.sink) + self.static.troubles()
 
     def _tell_public_namespaces(self) -> None:
-        for name in self.public_namespaces():
+        for name in public_namespaces(self.sink):
             if name not in self._told:
                 self._told.add(name)
                 log.warning(
@@ -438,25 +491,3 @@ class Cluster:
         gc.collect()
         gc.freeze()
         self.synced.set()
-
-    def _make_source(self, metrics: Metrics | None, pace: Pace | None) -> Source:
-        config = self.config
-        scope = Scope(config.namespaces, config.namespace_labels, config.labels)
-        decoder = Decoder(
-            endpoint_pod_names=config.endpoint_pod_names,
-            scope=scope,
-            imports=bool(config.clusterset_zones),
-            topology_zones=config.zonal,
-            outside=bool(config.external_zones),
-        )
-        if config.access is None:
-            return ManifestSource(config.manifests, ManifestReader(decoder, scope, CORE | self.sink.kinds), self.sink)
-        server = ApiServer(config.access, observe=metrics.observe_request if metrics is not None else None)
-        observe: Callable[[str, float], None] | None = None
-        if metrics is not None:
-            histogram = metrics.programming_seconds
-
-            def observe(kind: str, seconds: float) -> None:
-                histogram.labels(kind).observe(seconds)
-
-        return ApiSource(server, self.sink, decoder, scope, pace=pace, observe_programming=observe)

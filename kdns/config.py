@@ -29,13 +29,13 @@ from kdns.options import (
     Option,
     read_options,
     readable_file,
-    seconds,
     SERVING,
     STATIC_OPTIONS,
     static_records,
     switch,
     text,
     upstream,
+    whole_number,
     zone,
 )
 from kdns.upstream.servers import DNS_PORT, Server, TLS_PORT
@@ -97,6 +97,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     notify: tuple[Listen, ...]
     state_dir: Path | None
     lameduck: float
+    workers: int
     log_queries: bool
     log_errors: bool
     log_format: LogFormat
@@ -107,6 +108,20 @@ def _namespace(value: Any) -> str:
     if not all(char.isalnum() or char == "-" for char in name) or name != name.lower() or len(name) > 63:
         raise ValueError("no DNS label")
     return name
+
+
+MAX_WORKERS: Final = 64
+"""Each has the objects in memory; more processors than this are better used by more replicas."""
+
+
+def _workers(value: Any) -> int:
+    if value == "auto":
+        own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(own, MAX_WORKERS)
+    count = whole_number(MAX_WORKERS)(value)
+    if not count:
+        raise ValueError("none")
+    return count
 
 
 def _writable_folder(value: Any) -> Path:
@@ -173,6 +188,16 @@ OPTIONS: Final[Sequence[Option]] = (
     ),
     LAMEDUCK,
     Option(
+        "workers",
+        "N",
+        "Processes that answer; auto: one for each processor. With one, the process that follows the cluster answers "
+        "as well; with more, it does nothing but feed them.",
+        f"a whole number from 1 to {MAX_WORKERS}, or auto",
+        _workers,
+        1,
+        group=SERVING,
+    ),
+    Option(
         "zone",
         "ZONE",
         "A cluster zone. Repeatable; the first is the one that reverse names point into.",
@@ -225,7 +250,7 @@ OPTIONS: Final[Sequence[Option]] = (
         "SECONDS",
         "The TTL of answers.",
         f"whole seconds from 0 to {MAX_TTL_SECONDS}",
-        seconds(MAX_TTL_SECONDS),
+        whole_number(MAX_TTL_SECONDS),
         5,
     ),
     Option(
@@ -352,6 +377,7 @@ def load(flags: Mapping[str, Any], file: Path | None, *, needs_source: bool = Tr
         notify=tuple(dict.fromkeys(values["notify"])),
         state_dir=values["state-dir"],
         lameduck=values["lameduck"],
+        workers=values["workers"],
         log_queries=values["log-queries"],
         log_errors=values["log-errors"],
         log_format=values["log-format"],

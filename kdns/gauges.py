@@ -1,4 +1,4 @@
-"""What kdns tells of itself beside its queries: objects, watches, answers, connections, transfers, pushes."""
+"""What kdns tells of itself beside its queries: objects and watches; answers, connections, transfers, pushes."""
 
 from __future__ import annotations
 
@@ -6,54 +6,58 @@ from collections.abc import Callable, Sequence
 
 from kdns.admin.metrics import Gauges
 from kdns.answer.transfer import Transfers
-from kdns.cluster import Cluster
-from kdns.control.cluster import ApiSource
+from kdns.cluster import Cluster, public_namespaces, Zones
+from kdns.control.cluster import ApiSource, Source
+from kdns.control.sink import Sink
+from kdns.net.listeners import Listeners
 from kdns.notify import Notifier
-from kdns.program import Program
 from kdns.proto.message import Message
 from kdns.upstream.forwarder import Forwarder
 
+ONE: tuple[str, ...] = ()
 
-def gauges_of(
-    cluster: Cluster,
-    program: Program,
+
+def cluster_gauges(
+    sink: Sink,
+    source: Source,
+    zones: Zones,
     server: str,
     *,
-    forwarder: Forwarder[Message] | None,
-    transfers: Transfers | None,
+    has_upstreams: bool,
     notifier: Notifier | None,
     troubles: Callable[[], Sequence[str]],
 ) -> Gauges:
-    """Return the gauges of a program whose metrics call it *server*; *troubles* are those that /ready lists."""
+    """Return the gauges of the objects and where they come from, of a program whose metrics call it *server*.
+
+    *troubles* are those that /ready lists.
+    """
     gauges = Gauges()
-    sink, store, tables = cluster.sink, cluster.store, cluster.responder.tables
-    one: tuple[str, ...] = ()
     gauges.add(
         "coredns_plugin_enabled",
         "A metric that indicates whether a plugin is enabled on per server and zone basis.",
         lambda: (
-            [((server, zone.origin.to_text(), "", "kubernetes"), 1) for zone in cluster.zones.all]
-            + [((server, ".", "", "forward"), 1)] * bool(cluster.config.upstreams)
+            [((server, zone.origin.to_text(), "", "kubernetes"), 1) for zone in zones.all]
+            + [((server, ".", "", "forward"), 1)] * has_upstreams
         ),
         labels=("server", "zone", "view", "name"),
     )
-    gauges.add("kdns_synced", "Whether every kind of object has been complete once.", lambda: [(one, sink.is_synced)])
+    gauges.add("kdns_synced", "Whether every kind of object has been complete once.", lambda: [(ONE, sink.is_synced)])
     gauges.add(
         "kdns_objects",
         "Objects in the store by kind.",
-        lambda: [((kind.value,), store.count(kind)) for kind in sink.kinds],
+        lambda: [((kind.value,), len(sink.keys(kind))) for kind in sink.kinds],
         labels=("kind",),
     )
-    gauges.add("kdns_events", "Objects put or deleted.", lambda: [(one, sink.events)], is_counter=True)
+    gauges.add("kdns_events", "Objects put or deleted.", lambda: [(ONE, sink.events)], is_counter=True)
     gauges.add(
-        "kdns_bad_objects", "Objects that could not be served.", lambda: [(one, sink.bad_objects)], is_counter=True
+        "kdns_bad_objects", "Objects that could not be served.", lambda: [(ONE, sink.bad_objects)], is_counter=True
     )
     gauges.add(
         "kdns_source_troubles",
         "What is wrong now with sources of objects and records, secondaries and certificates, as /ready lists it.",
-        lambda: [(one, len(troubles()))],
+        lambda: [(ONE, len(troubles()))],
     )
-    if isinstance(source := cluster.source, ApiSource):
+    if isinstance(source, ApiSource):
         gauges.add(
             "kdns_watch_age_seconds",
             "Seconds since the API server last said anything about a kind.",
@@ -68,6 +72,32 @@ def gauges_of(
             is_counter=True,
         )
     gauges.add(
+        "kdns_public_namespaces",
+        "Namespaces named like public top-level domains, which take outside names from search paths.",
+        lambda: [(ONE, len(public_namespaces(sink)))],
+    )
+    gauges.add(
+        "kdns_serial",
+        "The serial of each zone.",
+        lambda: [((zone.origin.to_text(),), group.serial.value) for group in zones.groups for zone in group.zones],
+        labels=("zone",),
+    )
+    if notifier is not None:
+        gauges.add("kdns_notifies", "NOTIFY messages sent.", lambda: [(ONE, notifier.sent)], is_counter=True)
+    return gauges
+
+
+def answer_gauges(
+    cluster: Cluster,
+    listeners: Listeners,
+    *,
+    forwarder: Forwarder[Message] | None,
+    transfers: Transfers | None,
+) -> Gauges:
+    """Return the gauges of what answers: of several workers they are added up."""
+    gauges = Gauges()
+    tables, connections = cluster.responder.tables, listeners.connections
+    gauges.add(
         "kdns_answers",
         "Finished answers stored.",
         lambda: [((transport.value,), len(table)) for transport, table in tables.items()],
@@ -79,25 +109,12 @@ def gauges_of(
         lambda: [((transport.value,), table.octets) for transport, table in tables.items()],
         labels=("proto",),
     )
-    gauges.add(
-        "kdns_public_namespaces",
-        "Namespaces named like public top-level domains, which take outside names from search paths.",
-        lambda: [(one, len(cluster.public_namespaces()))],
-    )
-    if (outside := store.outside) is not None:
+    if (outside := cluster.store.outside) is not None:
         gauges.add(
             "kdns_hostname_conflicts",
             "Hostnames that several objects claim which lead to different places; the oldest has it.",
-            lambda: [(one, len(outside.conflicts))],
+            lambda: [(ONE, len(outside.conflicts))],
         )
-    gauges.add(
-        "kdns_serial",
-        "The serial of each zone.",
-        lambda: [
-            ((zone.origin.to_text(),), group.serial.value) for group in cluster.zones.groups for zone in group.zones
-        ],
-        labels=("zone",),
-    )
     if transfers is not None:
         gauges.add(
             "kdns_transfers",
@@ -107,36 +124,33 @@ def gauges_of(
             is_counter=True,
         )
     if (feed := cluster.feed) is not None:
-        connections = program.connections
-        gauges.add("kdns_push_sessions", "Sessions open.", lambda: [(one, len(connections.sessions))])
+        gauges.add("kdns_push_sessions", "Sessions open.", lambda: [(ONE, len(connections.sessions))])
         gauges.add(
             "kdns_push_sessions_cut",
             "Sessions cut because their clients broke the rules or did not read.",
-            lambda: [(one, connections.cut)],
+            lambda: [(ONE, connections.cut)],
             is_counter=True,
         )
-        gauges.add("kdns_push_subscriptions", "Subscriptions.", lambda: [(one, feed.subscriptions)])
-        gauges.add("kdns_push_topics", "Names and types subscribed to.", lambda: [(one, len(feed))])
-        gauges.add("kdns_push_messages", "Messages pushed.", lambda: [(one, feed.pushed)], is_counter=True)
-    if notifier is not None:
-        gauges.add("kdns_notifies", "NOTIFY messages sent.", lambda: [(one, notifier.sent)], is_counter=True)
-    gauges.add("kdns_tcp_connections", "Open TCP connections.", lambda: [(one, len(program.connections))])
+        gauges.add("kdns_push_subscriptions", "Subscriptions.", lambda: [(ONE, feed.subscriptions)])
+        gauges.add("kdns_push_topics", "Names and types subscribed to.", lambda: [(ONE, len(feed))])
+        gauges.add("kdns_push_messages", "Messages pushed.", lambda: [(ONE, feed.pushed)], is_counter=True)
+    gauges.add("kdns_tcp_connections", "Open TCP connections.", lambda: [(ONE, len(connections))])
     gauges.add(
         "kdns_tcp_closed_for_others",
         "Quiet TCP connections closed to make room for new ones.",
-        lambda: [(one, program.connections.closed_for_others)],
+        lambda: [(ONE, connections.closed_for_others)],
         is_counter=True,
     )
     gauges.add(
         "kdns_udp_replies_lost",
         "Replies that the system would not send.",
-        lambda: [(one, program.lost)],
+        lambda: [(ONE, listeners.lost)],
         is_counter=True,
     )
     gauges.add(
         "coredns_forward_max_concurrent_rejects",
         "Counter of the number of queries rejected because the concurrent queries were at maximum.",
-        lambda: [(one, program.shed + (forwarder.shed if forwarder else 0))],
+        lambda: [(ONE, listeners.shed + (forwarder.shed if forwarder else 0))],
         is_counter=True,
     )
     return gauges

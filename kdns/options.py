@@ -88,7 +88,7 @@ def text(value: Any) -> str:
     return value
 
 
-def seconds(most: int) -> Callable[[Any], int]:
+def whole_number(most: int) -> Callable[[Any], int]:
     """Return a reader of whole numbers from 0 to *most*."""
 
     def read(value: Any) -> int:
@@ -155,7 +155,7 @@ LAMEDUCK: Final = Option(
     "SECONDS",
     "After SIGTERM, be unready and keep answering for this long.",
     "whole seconds from 0 to 300",
-    seconds(300),
+    whole_number(300),
     5,
     group=SERVING,
 )

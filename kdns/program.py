@@ -5,33 +5,37 @@ from __future__ import annotations
 import resource
 import signal
 import socket
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Protocol
 
 import trio
 
 from kdns.admin.endpoint import AdminEndpoint, Health
 from kdns.errors import ConfigError, Problem
-from kdns.net.addresses import bind, bind_pair, Listen
-from kdns.net.handler import Handler, OpenSession
-from kdns.net.tcp import Connections, TcpListener
-from kdns.net.udp import UdpListener
-from kdns.proto.query import Transport
+from kdns.net.addresses import bind, Listen
+from kdns.net.listeners import bind_sets, Sockets
 
-RETRY_SECONDS: Final = 1.0
-"""When clients of sessions may come back to a program that stops: to the next one, or to another replica."""
 
-DRAIN_SECONDS: Final = 4.5
-"""Responses on their way through upstreams have at most 4 s to go when the listeners stop."""
+class Answering(Protocol):
+    """What answers on a program's sockets: listeners of its own, or workers."""
+
+    async def serve(
+        self, sets: Sequence[Sockets], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Answer until cancelled."""
+
+    def retire(self) -> None:
+        """Prepare for the end: ask those to go who would stay for long."""
+
+    async def drain(self) -> None:
+        """Wait until what is on its way is answered, for some seconds at most."""
 
 
 class Program:
-    """The listeners of *name*; *handler* makes what answers on one of them, of its transport and family (4 or 6).
+    """The sockets of *name*, *sets* of them, and what answers on them.
 
-    *announce* is given the lines that a user sees on standard output. *sessions* are opened over TLS, and with
-    *has_plain_sessions* over plain TCP as well.
+    *announce* is given the lines that a user sees on standard output.
     """
 
     def __init__(
@@ -39,30 +43,23 @@ class Program:
         name: str,
         listen: Sequence[Listen],
         admin: Sequence[Listen],
+        answering: Answering,
         *,
         lameduck: float,
-        handler: Callable[[Transport, int], Handler],
         announce: Callable[[str], None],
         listen_tls: Sequence[Listen] = (),
-        tls: ssl.SSLContext | None = None,
-        sessions: OpenSession | None = None,
-        has_plain_sessions: bool = False,
+        sets: int = 1,
     ) -> None:
         self.name = name
         self.is_stopping = False
-        self.connections = Connections()
-        self.udp: list[UdpListener] = []
         self._listen = listen
         self._admin_listen = admin
+        self._answering = answering
         self._lameduck = lameduck
-        self._handler = handler
         self._announce = announce
-        self._tcp: list[tuple[int, socket.socket]] = []
         self._listen_tls = listen_tls
-        self._tls_context = tls
-        self._sessions = sessions
-        self._has_plain_sessions = has_plain_sessions
-        self._tls: list[tuple[int, socket.socket]] = []
+        self._count = sets
+        self._sets: list[Sockets] = []
         self._admin: list[socket.socket] = []
 
     def announce(self, line: str) -> None:
@@ -73,20 +70,7 @@ class Program:
     def bind(self) -> None:
         """Bind everything. Raises ConfigError; then nothing is bound."""
         problems: list[Problem] = []
-        for listen in self._listen:
-            try:
-                udp, tcp = bind_pair(listen, "--listen")
-            except ConfigError as exc:
-                problems += exc.problems
-                continue
-            for family, sock in udp:
-                self.udp.append(UdpListener(sock, self._handler(Transport.UDP, family)))
-            self._tcp += tcp
-        for listen in self._listen_tls:
-            try:
-                self._tls += bind(listen, socket.SOCK_STREAM, "--listen-tls")
-            except ConfigError as exc:
-                problems += exc.problems
+        self._sets = bind_sets(self._listen, self._listen_tls, self._count, problems)
         for admin in self._admin_listen:
             try:
                 self._admin += [sock for _, sock in bind(admin, socket.SOCK_STREAM, "--admin")]
@@ -98,24 +82,15 @@ class Program:
 
     def close(self) -> None:
         """Close all sockets."""
-        streams = (sock for _, sock in (*self._tcp, *self._tls))
-        for sock in (*(udp.sock for udp in self.udp), *streams, *self._admin):
+        for sockets in self._sets:
+            sockets.close()
+        for sock in self._admin:
             sock.close()
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
         """The addresses that are answered at."""
-        return [udp.sock.getsockname()[:2] for udp in self.udp]
-
-    @property
-    def shed(self) -> int:
-        """Queries dropped because too many were waiting for upstreams."""
-        return sum(udp.shed for udp in self.udp)
-
-    @property
-    def lost(self) -> int:
-        """Replies that the system would not send."""
-        return sum(udp.lost for udp in self.udp)
+        return [sock.getsockname()[:2] for _, sock in self._sets[0].udp]
 
     async def run(
         self,
@@ -128,17 +103,11 @@ class Program:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._end_on_signals, nursery.cancel_scope)
-                for listener in self.udp:
-                    await nursery.start(listener.serve)
-                plain = self._sessions if self._has_plain_sessions else None
-                for family, sock in self._tcp:
-                    await nursery.start(self._listener(family, sock, None, plain).serve)
-                for family, sock in self._tls:
-                    await nursery.start(self._listener(family, sock, self._tls_context, self._sessions).serve)
+                await nursery.start(self._answering.serve, self._sets)
                 await nursery.start(AdminEndpoint(self._admin, health).serve)
                 for address, port in self.addresses:
                     self.announce(f"answering on {Listen(address, port)} (udp, tcp)")
-                for _, sock in self._tls:
+                for _, sock in self._sets[0].tls:
                     self.announce(f"answering on {Listen(*sock.getsockname()[:2])} (tls)")
                 for sock in self._admin:
                     self.announce(f"metrics, health and readiness on http://{Listen(*sock.getsockname()[:2])}")
@@ -148,27 +117,16 @@ class Program:
         finally:
             self.close()
 
-    def _listener(
-        self, family: int, sock: socket.socket, tls: ssl.SSLContext | None, sessions: OpenSession | None
-    ) -> TcpListener:
-        stream = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
-        handler = self._handler(Transport.TCP, family)
-        return TcpListener(stream, handler, self.connections, tls=tls, sessions=sessions)
-
     async def _end_on_signals(self, scope: trio.CancelScope) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             first = await anext(aiter(signals))
             self.is_stopping = True
-            self.connections.retire_sessions(RETRY_SECONDS)
+            self._answering.retire()
             if first == signal.SIGTERM and self._lameduck:
                 self.announce(f"SIGTERM: unready, answering for {self._lameduck:g} s more")
                 with trio.move_on_after(self._lameduck):
                     await anext(aiter(signals))
-            with trio.move_on_after(DRAIN_SECONDS):
-                for udp in self.udp:
-                    await udp.drained()
-                while self.connections.pending:  # noqa: ASYNC110 - for seconds at most, once in a life
-                    await trio.sleep(0.05)
+            await self._answering.drain()
             self.announce("stopped")
             scope.cancel()
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from kdns.admin.metrics import Gauges
-from kdns.program import Program
+from kdns.net.listeners import Listeners
 from nodelocal.queries import Front
 from nodelocal.walking import Ending
 
 SETUP_ERRORS = ("iptables", "iptables_lock", "interface_add", "interface_check", "configmap")
 
 
-def gauges_of(front: Front, program: Program, server: str, troubles: Callable[[], Sequence[str]]) -> Gauges:
+def gauges_of(front: Front, listeners: Listeners, server: str, troubles: Callable[[], Sequence[str]]) -> Gauges:
     """Return what is read when someone looks; *troubles* are those that /ready lists."""
     gauges = Gauges()
     resolver, expander, cache = front.resolver, front.expander, front.resolver.cache
@@ -88,7 +88,7 @@ def gauges_of(front: Front, program: Program, server: str, troubles: Callable[[]
     gauges.add(
         "coredns_forward_max_concurrent_rejects",
         "Counter of the number of queries rejected because the concurrent queries were at maximum.",
-        lambda: [(one, program.shed + sum(forwarder.shed for forwarder in resolver.forwarders.values()))],
+        lambda: [(one, listeners.shed + sum(forwarder.shed for forwarder in resolver.forwarders.values()))],
         is_counter=True,
     )
     gauges.add(
@@ -145,11 +145,11 @@ def gauges_of(front: Front, program: Program, server: str, troubles: Callable[[]
         labels=("errortype",),
         is_counter=True,
     )
-    gauges.add("nodelocal_tcp_connections", "Open TCP connections.", lambda: [(one, len(program.connections))])
+    gauges.add("nodelocal_tcp_connections", "Open TCP connections.", lambda: [(one, len(listeners.connections))])
     gauges.add(
         "nodelocal_udp_replies_lost",
         "Replies that the system would not send.",
-        lambda: [(one, program.lost)],
+        lambda: [(one, listeners.lost)],
         is_counter=True,
     )
     gauges.add(

@@ -16,6 +16,7 @@ from kdns.admin.stats import QueryStats
 from kdns.admin.upstreams import UpstreamStats
 from kdns.errors import ConfigError, Problem
 from kdns.net.addresses import is_listened_at
+from kdns.net.listeners import Listeners
 from kdns.program import Program, raise_descriptor_limit
 from kdns.static import StaticSource
 from kdns.upstream.forwarder import Exchanges, Forwarder
@@ -99,12 +100,13 @@ class Server:
             query_log,
             Fairness(config.client_rate) if config.client_rate else None,
         )
+        self.listeners = Listeners(self.front.handler)
         self.program = Program(
             "nodelocal",
             config.listen,
             config.admin,
+            self.listeners,
             lameduck=config.lameduck,
-            handler=self.front.handler,
             announce=announce,
         )
         if config.subscribe:
@@ -115,7 +117,7 @@ class Server:
         for collector in (
             self.stats,
             self.upstream_stats,
-            gauges_of(self.front, self.program, self.stats.server, self.troubles),
+            gauges_of(self.front, self.listeners, self.stats.server, self.troubles),
         ):
             self.metrics.add(collector)
 
@@ -141,7 +143,7 @@ class Server:
             troubles.append(self.pods.trouble)
         return troubles + self.static.troubles()
 
-    def metrics_page(self) -> bytes:
+    async def metrics_page(self) -> bytes:
         """Return the metrics page."""
         return self.metrics.page()
 

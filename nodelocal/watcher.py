@@ -24,7 +24,7 @@ from kdns.admin import logs
 from kdns.control.client import Access, ApiServer
 from kdns.control.cluster import paths_of, RUNNING_PODS
 from kdns.control.reflector import Reflector, Resource
-from kdns.control.sink import Sink
+from kdns.control.sink import StoreSink
 from zones.decode import Decoder
 from zones.objects import Kind, Object, ObjectKey, Pod
 from zones.records import address_to_text
@@ -57,7 +57,7 @@ class PodFeed(Store):
         return super().delete(kind, key)
 
 
-class TellingSink(Sink):
+class TellingSink(StoreSink):
     """A sink that tells troubles, too."""
 
     def trouble(self, where: str, message: str | None, *, sort: str = "") -> None:

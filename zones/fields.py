@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from typing import cast, TypeVar
 
+import msgspec
+
 from zones.errors import BadName, BadObject
 from zones.names import Name
-from zones.objects import Port
+from zones.objects import EndpointSlice, Object, Port, Service, ServiceImport, ZonedEndpoint
 from zones.records import address_from_text
 from zones.shapes import Meta, ServicePortJson
 
@@ -74,6 +76,17 @@ def shared(value: _T) -> _T:
     if len(_SHARED) >= _MAX_SHARED:
         _SHARED.clear()
     return cast(_T, _SHARED.setdefault(value, value))
+
+
+def share(new: Object) -> Object:
+    """Have an object that came from another process share what is equal in many, and return it."""
+    if isinstance(new, Service | EndpointSlice | ServiceImport):
+        msgspec.structs.force_setattr(new, "ports", shared(new.ports))
+    if isinstance(new, EndpointSlice):
+        for endpoint in new.endpoints:
+            if isinstance(endpoint, ZonedEndpoint):
+                msgspec.structs.force_setattr(endpoint, "topology_zone", shared(endpoint.topology_zone))
+    return new
 
 
 def hostname_of(text: str, field: str) -> Name:

@@ -3,6 +3,8 @@
 A constructor takes what is already valid; ``zones.decode`` makes these from what the API sends or
 a manifest says. Names are lower-case octets, ready to be compared with labels of a question; addresses
 are 4 or 16 octets. Every field costs memory times every object of the cluster: a new one is a decision.
+
+They go from one process to another as arrays behind their class's name (``kdns.workers.wire``).
 """
 
 from __future__ import annotations
@@ -36,14 +38,14 @@ class Kind(Enum):
         return self.value + ("es" if self.value.endswith("s") else "s")
 
 
-class ObjectKey(msgspec.Struct, frozen=True, gc=False):
+class ObjectKey(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     """Names one object within its kind; ``namespace`` is empty for Namespaces themselves."""
 
     namespace: bytes
     name: bytes
 
 
-class Namespace(msgspec.Struct, frozen=True, gc=False):
+class Namespace(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     """A namespace that is exposed; one that a filter hides never becomes an object."""
 
     name: bytes
@@ -54,7 +56,7 @@ class Namespace(msgspec.Struct, frozen=True, gc=False):
         return ObjectKey(b"", self.name)
 
 
-class Port(msgspec.Struct, frozen=True, gc=False):
+class Port(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A port of a Service or of a slice; ``name`` is empty for an unnamed one, ``protocol`` is ``tcp`` and the like."""
 
     name: bytes
@@ -62,7 +64,7 @@ class Port(msgspec.Struct, frozen=True, gc=False):
     number: int
 
 
-class Service(msgspec.Struct, frozen=True):
+class Service(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A Service.
 
     ``external_name`` is set for ExternalName Services alone, which have nothing else. ``is_headless`` means
@@ -83,7 +85,7 @@ class Service(msgspec.Struct, frozen=True):
         return ObjectKey(self.namespace, self.name)
 
 
-class Targets(msgspec.Struct, frozen=True):
+class Targets(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Where something of the cluster is reached from outside: addresses, and names that have them."""
 
     addresses: tuple[bytes, ...] = ()
@@ -106,7 +108,7 @@ class ExposedService(Service, frozen=True):
     created: str = ""
 
 
-class Endpoint(msgspec.Struct, frozen=True, gc=False):
+class Endpoint(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="e"):
     """One address of one endpoint; ``hostname`` is empty where its label is made from the address."""
 
     address: bytes
@@ -119,7 +121,7 @@ class Endpoint(msgspec.Struct, frozen=True, gc=False):
         return self.hostname or dashed_address(self.address)
 
 
-class ZonedEndpoint(Endpoint, frozen=True, gc=False):
+class ZonedEndpoint(Endpoint, frozen=True, gc=False, tag="z"):
     """An endpoint whose topology zone is known: kept only where zonal names are served."""
 
     topology_zone: bytes = b""
@@ -130,13 +132,13 @@ def topology_zone_of(endpoint: Endpoint) -> bytes:
     return endpoint.topology_zone if isinstance(endpoint, ZonedEndpoint) else b""
 
 
-class EndpointSlice(msgspec.Struct, frozen=True):
+class EndpointSlice(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """One slice of the endpoints of ``service``, a Service of the same namespace."""
 
     namespace: bytes
     name: bytes
     service: bytes
-    endpoints: tuple[Endpoint, ...] = ()
+    endpoints: tuple[Endpoint | ZonedEndpoint, ...] = ()
     ports: tuple[Port, ...] = ()
 
     @property
@@ -154,7 +156,7 @@ class ImportedSlice(EndpointSlice, frozen=True):
     cluster: tuple[bytes, ...] = ()
 
 
-class ServiceImport(msgspec.Struct, frozen=True):
+class ServiceImport(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A ServiceImport; a headless one has no addresses of its own."""
 
     namespace: bytes
@@ -169,7 +171,7 @@ class ServiceImport(msgspec.Struct, frozen=True):
         return ObjectKey(self.namespace, self.name)
 
 
-class Ingress(msgspec.Struct, frozen=True):
+class Ingress(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """An Ingress: the hosts of its rules and the targets in its status. ``created`` as for ``ExposedService``."""
 
     namespace: bytes
@@ -184,7 +186,7 @@ class Ingress(msgspec.Struct, frozen=True):
         return ObjectKey(self.namespace, self.name)
 
 
-class Listener(msgspec.Struct, frozen=True):
+class Listener(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A listener of a Gateway; without a hostname it takes any."""
 
     name: bytes
@@ -192,7 +194,7 @@ class Listener(msgspec.Struct, frozen=True):
     port: int
 
 
-class Gateway(msgspec.Struct, frozen=True):
+class Gateway(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A Gateway: its listeners and the targets in its status. ``created`` as for ``ExposedService``."""
 
     namespace: bytes
@@ -207,7 +209,7 @@ class Gateway(msgspec.Struct, frozen=True):
         return ObjectKey(self.namespace, self.name)
 
 
-class Parent(msgspec.Struct, frozen=True):
+class Parent(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A Gateway that a route is attached to, or those of its listeners with that name or port alone."""
 
     gateway: ObjectKey
@@ -215,7 +217,7 @@ class Parent(msgspec.Struct, frozen=True):
     port: int = 0
 
 
-class Route(msgspec.Struct, frozen=True):
+class Route(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """An HTTPRoute, TLSRoute or GRPCRoute; without hostnames it has those of its listeners. ``created`` as for
     ``ExposedService``."""
 
@@ -243,7 +245,7 @@ class SearchPath(Enum):
     """The pod is on its host's network, so that its address tells nothing."""
 
 
-class Pod(msgspec.Struct, frozen=True, gc=False):
+class Pod(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     """A pod that has not ended; ``addresses`` holds those of all its families."""
 
     namespace: bytes
@@ -261,6 +263,24 @@ Claimant = Ingress | Gateway | Route
 """What claims hostnames outside the cluster."""
 
 Object = Namespace | Service | EndpointSlice | Pod | ServiceImport | Claimant
+
+
+def kind_of(new: Object) -> Kind:
+    """Return the kind of an object."""
+    return new.kind if isinstance(new, Route) else _KINDS[type(new)]
+
+
+_KINDS = {
+    Namespace: Kind.NAMESPACE,
+    Service: Kind.SERVICE,
+    ExposedService: Kind.SERVICE,
+    EndpointSlice: Kind.ENDPOINT_SLICE,
+    ImportedSlice: Kind.ENDPOINT_SLICE,
+    Pod: Kind.POD,
+    ServiceImport: Kind.SERVICE_IMPORT,
+    Ingress: Kind.INGRESS,
+    Gateway: Kind.GATEWAY,
+}
 
 
 def dashed_address(address: bytes) -> bytes:

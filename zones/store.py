@@ -25,6 +25,7 @@ from zones.objects import (
     ImportedSlice,
     Ingress,
     Kind,
+    kind_of,
     Namespace,
     Object,
     ObjectKey,
@@ -400,9 +401,7 @@ class Store:
         return Change(outside=frozenset(keys)) if keys else NO_CHANGE
 
     def _put_claimant(self, new: Claimant) -> Change:
-        kinds = {Ingress: Kind.INGRESS, Gateway: Kind.GATEWAY}
-        kind = new.kind if isinstance(new, Route) else kinds[type(new)]
-        return NO_CHANGE if self.outside is None else self._outside_change(self.outside.put(kind, new))
+        return NO_CHANGE if self.outside is None else self._outside_change(self.outside.put(kind_of(new), new))
 
     def _expose(self, key: ObjectKey, new: Service | None) -> Change:
         """Follow a Service that is, was, or becomes reached from outside."""

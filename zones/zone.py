@@ -151,6 +151,11 @@ class Serial:
         """Note a visible change; ``advance`` makes it show."""
         self._pending = True
 
+    def take(self) -> bool:
+        """Tell whether a change waits to be shown, and leave it to whoever asks: another process moves the serial."""
+        waits, self._pending = self._pending, False
+        return waits
+
     def advance(self, now: float) -> bool:
         """Move if a change waits, and tell whether it did; *now* is Unix time. Called once a second.
 

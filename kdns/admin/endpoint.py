@@ -24,7 +24,7 @@ class Health(Protocol):
     def troubles(self) -> list[str]:
         """List what is wrong, ready or not."""
 
-    def metrics_page(self) -> bytes:
+    async def metrics_page(self) -> bytes:
         """Return the metrics in Prometheus's text format."""
 
 
@@ -67,7 +67,7 @@ class AdminEndpoint:
                     return
         if scope["type"] != "http":
             return
-        status, kind, body = self._page(scope["method"], scope["path"])
+        status, kind, body = await self._page(scope["method"], scope["path"])
         headers = [
             (b"content-type", kind),
             (b"content-length", str(len(body)).encode()),
@@ -76,7 +76,7 @@ class AdminEndpoint:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
-    def _page(self, method: str, path: str) -> tuple[int, bytes, bytes]:
+    async def _page(self, method: str, path: str) -> tuple[int, bytes, bytes]:
         text = b"text/plain; charset=utf-8"
         if method not in ("GET", "HEAD"):
             return 405, text, b"only GET and HEAD\n"
@@ -88,5 +88,5 @@ class AdminEndpoint:
                 lines = [*(missing or ["OK"]), *self._health.troubles()]
                 return 503 if missing else 200, text, "\n".join(lines).encode()
             case "/metrics":
-                return 200, b"text/plain; version=0.0.4; charset=utf-8", self._health.metrics_page()
+                return 200, b"text/plain; version=0.0.4; charset=utf-8", await self._health.metrics_page()
         return 404, text, b"there are /metrics, /health and /ready\n"

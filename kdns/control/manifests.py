@@ -282,10 +282,8 @@ class ManifestSource:
         defined = {name for loaded in self._good.values() for name in loaded.defined}
         for name in {name for loaded in self._good.values() for name in loaded.named} - defined:
             wanted[Kind.NAMESPACE, ObjectKey(b"", name)] = Namespace(name)
-        store = self._sink.store
-        self._sink.apply(
-            (), [(kind, key) for kind in self._sink.kinds for key in store.keys(kind) if (kind, key) not in wanted]
-        )
+        sink = self._sink
+        sink.apply((), [(kind, key) for kind in sink.kinds for key in sink.keys(kind) if (kind, key) not in wanted])
         news = [new for (kind, _), new in wanted.items() if kind in self._sink.kinds]
         for at in range(0, len(news), STEP_OBJECTS):
             yield

@@ -452,7 +452,7 @@ class Reflector:
             piece = batch.puts.get(key)
             if not isinstance(piece, EndpointSlice):
                 continue
-            service = self._sink.store.service(piece.namespace, piece.service)
+            service = self._sink.service(piece.namespace, piece.service)
             try:
                 seconds = (now - datetime.fromisoformat(when)).total_seconds()
             except (ValueError, TypeError):

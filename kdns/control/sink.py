@@ -1,4 +1,4 @@
-"""Where objects come to rest: the store, whether it is complete, and what is wrong with where they come from.
+"""Where objects go: into the store, whether it is complete, and what is wrong with where they come from.
 
 Everything here runs in the trio thread, one call between two checkpoints, so a query never sees half a change.
 """
@@ -6,30 +6,19 @@ Everything here runs in the trio thread, one call between two checkpoints, so a 
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 
-from zones.objects import Kind, Object, ObjectKey
+from zones.objects import Kind, Object, ObjectKey, Service
 from zones.store import Change, NO_CHANGE, Store
 
 log = logging.getLogger(__name__)
 
 
-class Sink:
-    """Takes objects for *store*; *kinds* must all be complete before it is synced.
+class Sink(ABC):
+    """Takes objects; *kinds* must all be complete before it is synced. *on_synced* is told once that it is."""
 
-    *on_change* is told of what became visible, *on_complete* once of each kind, *on_synced* after the last.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        kinds: Iterable[Kind],
-        *,
-        on_change: Callable[[Change], None],
-        on_complete: Callable[[Kind], None] = lambda kind: None,
-        on_synced: Callable[[], None],
-    ) -> None:
-        self.store = store
+    def __init__(self, kinds: Iterable[Kind], *, on_synced: Callable[[], None]) -> None:
         self.kinds = frozenset(kinds)
         self.troubles: dict[str, str] = {}
         """What is wrong now, by where: shown by /ready."""
@@ -37,9 +26,25 @@ class Sink:
         self.events = 0
         self.bad_objects = 0
         self._complete: set[Kind] = set()
-        self._on_change = on_change
-        self._on_complete = on_complete
         self._on_synced = on_synced
+
+    @abstractmethod
+    def apply(
+        self, puts: Iterable[Object], deletes: Iterable[tuple[Kind, ObjectKey]] = (), *, is_first: bool = False
+    ) -> None:
+        """Put and delete in one step; *is_first* says that all of it is of a first list."""
+
+    @abstractmethod
+    def keys(self, kind: Kind) -> list[ObjectKey]:
+        """List the objects of one kind."""
+
+    @abstractmethod
+    def service(self, namespace: bytes, name: bytes) -> Service | None:
+        """Return a Service."""
+
+    @abstractmethod
+    def completed(self, kind: Kind) -> None:
+        """Take notice that everything of *kind* is here for the first time."""
 
     @property
     def is_synced(self) -> bool:
@@ -50,24 +55,9 @@ class Sink:
         """Return the kinds that are not complete yet."""
         return self.kinds - self._complete
 
-    def apply(
-        self, puts: Iterable[Object], deletes: Iterable[tuple[Kind, ObjectKey]] = (), *, is_first: bool = False
-    ) -> None:
-        """Put and delete in one step; *is_first* says that all of it is of a first list."""
-        change = NO_CHANGE
-        self.store.is_loading = is_first
-        for kind, key in deletes:
-            self.events += 1
-            change = _joined(change, self.store.delete(kind, key))
-        for new in puts:
-            self.events += 1
-            change = _joined(change, self.store.put(new))
-        if change:
-            self._on_change(change)
-
     def keep_only(self, kind: Kind, keys: set[ObjectKey]) -> None:
         """Delete the objects of *kind* that a complete list did not have."""
-        self.apply((), [(kind, key) for key in self.store.keys(kind) if key not in keys])
+        self.apply((), [(kind, key) for key in self.keys(kind) if key not in keys])
 
     def is_complete(self, kind: Kind) -> bool:
         """Tell whether everything of *kind* was here once."""
@@ -78,7 +68,7 @@ class Sink:
         if kind in self._complete:
             return
         self._complete.add(kind)
-        self._on_complete(kind)
+        self.completed(kind)
         if self.is_synced:
             self._on_synced()
 
@@ -102,6 +92,51 @@ class Sink:
         """Note an object that cannot be served; the last good one of its name stays."""
         self.bad_objects += 1
         log.warning("%s: %s; skipped", where, message)
+
+
+class StoreSink(Sink):
+    """Takes objects for *store*. *on_change* is told of what became visible, *on_complete* once of each kind."""
+
+    def __init__(
+        self,
+        store: Store,
+        kinds: Iterable[Kind],
+        *,
+        on_change: Callable[[Change], None],
+        on_complete: Callable[[Kind], None] = lambda kind: None,
+        on_synced: Callable[[], None],
+    ) -> None:
+        super().__init__(kinds, on_synced=on_synced)
+        self.store = store
+        self._on_change = on_change
+        self._on_complete = on_complete
+
+    def apply(
+        self, puts: Iterable[Object], deletes: Iterable[tuple[Kind, ObjectKey]] = (), *, is_first: bool = False
+    ) -> None:
+        """Put and delete in one step."""
+        change = NO_CHANGE
+        self.store.is_loading = is_first
+        for kind, key in deletes:
+            self.events += 1
+            change = _joined(change, self.store.delete(kind, key))
+        for new in puts:
+            self.events += 1
+            change = _joined(change, self.store.put(new))
+        if change:
+            self._on_change(change)
+
+    def keys(self, kind: Kind) -> list[ObjectKey]:
+        """List the objects of one kind, shown or not."""
+        return self.store.keys(kind)
+
+    def service(self, namespace: bytes, name: bytes) -> Service | None:
+        """Return a Service that is shown."""
+        return self.store.service(namespace, name)
+
+    def completed(self, kind: Kind) -> None:
+        """Tell of it."""
+        self._on_complete(kind)
 
 
 def _joined(one: Change, other: Change) -> Change:

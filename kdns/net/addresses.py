@@ -59,10 +59,13 @@ def families_of(listen: Listen) -> list[tuple[int, str]]:
     return [*wildcards, (6, "::")] if _has_ipv6() else wildcards
 
 
-def bind(listen: Listen, kind: socket.SocketKind, what: str) -> list[tuple[int, socket.socket]]:
+def bind(
+    listen: Listen, kind: socket.SocketKind, what: str, *, is_shared: bool = False
+) -> list[tuple[int, socket.socket]]:
     """Return a bound non-blocking socket, with its family, for each family of *listen*. TCP sockets listen already.
 
-    With port 0 all families get the one port that the first was given. Raises ConfigError, naming *what*.
+    With port 0 all families get the one port that the first was given. Sockets that are *is_shared* may have the
+    address together (SO_REUSEPORT). Raises ConfigError, naming *what*.
     """
     sockets: list[tuple[int, socket.socket]] = []
     port = listen.port
@@ -71,6 +74,8 @@ def bind(listen: Listen, kind: socket.SocketKind, what: str) -> list[tuple[int, 
             sock = socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, kind)
             sockets.append((family, sock))
             sock.setblocking(False)
+            if is_shared:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == 6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             if kind == socket.SOCK_STREAM:
@@ -91,13 +96,15 @@ def bind(listen: Listen, kind: socket.SocketKind, what: str) -> list[tuple[int, 
     return sockets
 
 
-def bind_pair(listen: Listen, what: str) -> tuple[list[tuple[int, socket.socket]], list[tuple[int, socket.socket]]]:
+def bind_pair(
+    listen: Listen, what: str, *, is_shared: bool = False
+) -> tuple[list[tuple[int, socket.socket]], list[tuple[int, socket.socket]]]:
     """Bind UDP and TCP to the same port; with port 0 one is found that both can have."""
     for attempt in range(20):
-        udp = bind(listen, socket.SOCK_DGRAM, what)
+        udp = bind(listen, socket.SOCK_DGRAM, what, is_shared=is_shared)
         same = Listen(listen.address, udp[0][1].getsockname()[1])
         try:
-            return udp, bind(same, socket.SOCK_STREAM, what)
+            return udp, bind(same, socket.SOCK_STREAM, what, is_shared=is_shared)
         except ConfigError:
             for _, sock in udp:
                 sock.close()

@@ -87,7 +87,7 @@ class Stage:
     def _counts(self, server: Server) -> Counts:
         return Counts(
             _questions(server.stats),
-            _questions(self.example.server.stats),
+            _questions(self.example.server.answers.stats),
             sum(self.outside.asked.values()),
         )
 

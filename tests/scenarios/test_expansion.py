@@ -410,7 +410,7 @@ async def test_a_namespace_named_like_a_tld_wins_as_in_the_clients_walk_and_is_c
     s.expect(f"google.com.svc.{Z}").reply(f"google.com.svc.{Z}. 5 IN A 10.96.0.66")
     assert asked.addresses == ["10.96.0.66"]
     assert s.server.expander.hijacks == 1
-    assert b"nodelocal_walks_into_public_namespace_total 1.0" in s.server.metrics_page()
+    assert b"nodelocal_walks_into_public_namespace_total 1.0" in s.server.metrics.page()
 
 
 @scenario(public_names="absolute-first")

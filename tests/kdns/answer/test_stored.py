@@ -96,7 +96,8 @@ def test_a_stored_answer_is_what_would_be_answered(
                     asked(cluster, wire, transport)
         cluster.sink.apply(*(((), [event]) if isinstance(event, tuple) else ([event],)))
         now += 1
-        cluster.tick(now)
+        cluster.moved([group for group in cluster.zones.groups if group.serial.advance(now)])
+        cluster.tick()
         for wire in wires:
             for transport in Transport:
                 assert asked(cluster, wire, transport) == anew(cluster, wire, transport), (wire, transport, event)

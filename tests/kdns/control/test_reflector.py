@@ -11,7 +11,7 @@ import trio
 from kdns.control.client import Access, ApiServer
 from kdns.control.cluster import ApiSource
 from kdns.control.reflector import Pace
-from kdns.control.sink import Sink
+from kdns.control.sink import Sink, StoreSink
 from tests.support import api_server
 from tests.support.kube import namespace, service
 from zones.decode import Decoder
@@ -31,7 +31,7 @@ def reflect(api: api_server.ApiServer, script: Callable[[Store, Sink, Callable[[
     """
     store = Store()
     synced = trio.Event()
-    sink = Sink(store, {Kind.NAMESPACE, Kind.SERVICE}, on_change=lambda change: None, on_synced=synced.set)
+    sink = StoreSink(store, {Kind.NAMESPACE, Kind.SERVICE}, on_change=lambda change: None, on_synced=synced.set)
 
     async def wait_for(name: str) -> None:
         with trio.fail_after(15):

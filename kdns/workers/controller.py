@@ -1,0 +1,157 @@
+"""``kdns serve --workers``: the process that talks to the API server, feeds the workers and answers no query.
+
+It owns the sockets, so that a worker's death loses none of what waits in them; the credentials; the serials, which must
+be the same whoever answers; and the admin pages, on which workers are added up.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import trio
+
+from kdns.admin.metrics import Metrics
+from kdns.answers import server_label
+from kdns.certificate import Certificate
+from kdns.cluster import api_or_manifests, counts_of, load_manifests, troubles_of, Zones
+from kdns.config import Config
+from kdns.control.reflector import Pace
+from kdns.gauges import cluster_gauges
+from kdns.net.addresses import own_addresses
+from kdns.program import Program, raise_descriptor_limit
+from kdns.serials import Serials
+from kdns.serve import check_upstreams, GC_THRESHOLDS, TICK_SECONDS
+from kdns.version import VERSION
+from kdns.workers.crew import Crew
+from kdns.workers.relay import Relay
+from kdns.workers.spawner import Spawner
+from kdns.workers.wire import encode, Moved
+from kdns.workers.worker import run_worker
+from zones.imports import Imports
+from zones.store import Store
+
+
+def make_spawner(config: Config) -> Spawner:
+    """Start the process that forks workers; before trio runs, and before there are threads."""
+    spawner = Spawner(partial(run_worker, config))
+    spawner.start()
+    return spawner
+
+
+class Controller:
+    """The program. *announce* is given the lines that a user sees on standard output."""
+
+    def __init__(
+        self,
+        config: Config,
+        spawner: Spawner,
+        *,
+        announce: Callable[[str], None] = print,
+        pace: Pace | None = None,
+    ) -> None:
+        self.config = config
+        raise_descriptor_limit()
+        gc.set_threshold(*GC_THRESHOLDS)
+        self.metrics = Metrics(VERSION)
+        self._serials = Serials(config)
+        self.crew = Crew(config.workers, spawner, self._everything)
+        # The zones are here for their apexes alone: what is in them is the workers' to know.
+        nothing = Store(imports=Imports() if config.clusterset_zones else None, external_zones=config.external_zones)
+        self._zones = Zones(config, nothing, own_addresses(config.listen), None, self._serials.first)
+        self._serials.watch(self._zones)
+        self._synced = trio.Event()
+        self.relay = Relay(self._zones.kinds, tell=self.crew.tell, on_synced=self._synced.set)
+        self.source = api_or_manifests(config, self.metrics, pace)(self.relay)
+        self.program = Program(
+            "kdns",
+            config.listen,
+            config.admin,
+            self.crew,
+            lameduck=config.lameduck,
+            announce=announce,
+            listen_tls=config.listen_tls,
+            sets=config.workers,
+        )
+        self.metrics.add(
+            cluster_gauges(
+                self.relay,
+                self.source,
+                self._zones,
+                server_label(config),
+                has_upstreams=bool(config.upstreams),
+                notifier=self._serials.notifier,
+                troubles=self.troubles,
+            )
+        )
+        self.metrics.add(self.crew.gauges())
+        self.metrics.add(self.crew.merged)
+
+    # -- what the admin pages ask ---------------------------------------------------------------------------------
+
+    def not_ready(self) -> list[str]:
+        """List why this is not ready."""
+        if self.program.is_stopping:
+            return ["shutting down"]
+        missing = sorted(f"not synced: {kind.value}" for kind in self.relay.missing())
+        return missing or [f"not synced: worker {number}" for number in self.crew.unready]
+
+    def troubles(self) -> list[str]:
+        """List what is wrong with where the objects come from, and with the workers."""
+        return troubles_of(self.relay) + self.crew.troubles() + self._serials.troubles()
+
+    async def metrics_page(self) -> bytes:
+        """Return the metrics page."""
+        await self.crew.ask_and_wait()
+        return self.metrics.page()
+
+    # -- running --------------------------------------------------------------------------------------------------
+
+    def bind(self) -> None:
+        """Bind everything. Raises ConfigError; then nothing is bound."""
+        check_upstreams(self.config)
+        if self.config.tls_cert is not None and self.config.tls_key is not None:
+            Certificate(self.config.tls_cert, self.config.tls_key).load()
+        self.program.bind()
+
+    def load(self) -> None:
+        """Read manifests, if they are what there is. Raises ConfigError."""
+        load_manifests(self.source)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until a signal ends it, or cancelled. Sockets are bound and manifests loaded already."""
+        parts = [self.source.run, self._tick, self._tell_when_synced]
+        if self._serials.notifier is not None:
+            parts.append(self._serials.notifier.run)
+        await self.program.run(self, parts, task_status=task_status)
+
+    def _everything(self) -> Iterator[bytes]:
+        yield from self.relay.everything()
+        yield self._moved()
+
+    def _moved(self) -> bytes:
+        return encode(Moved({group.name: group.serial.value for group in self._zones.groups}))
+
+    async def _tick(self) -> None:
+        while True:
+            self.crew.ask()
+            await trio.sleep(TICK_SECONDS)
+            for group in self._zones.groups:
+                if group.name in self.crew.changed:
+                    group.serial.changed()
+            self.crew.changed.clear()
+            if moved := self._serials.move():
+                self.crew.tell(self._moved())
+                self._serials.tell(moved)
+
+    async def _tell_when_synced(self) -> None:
+        began = trio.current_time()
+        await self._synced.wait()
+        while self.crew.unready:
+            await trio.sleep(0.05)
+            self.crew.ask()
+        gc.collect()
+        gc.freeze()
+        workers = f"{self.crew.count} workers"
+        self.program.announce(f"synced after {trio.current_time() - began:.2f} s: {counts_of(self.relay)}; {workers}")

@@ -1,0 +1,318 @@
+"""The workers of a program: started, fed, asked how they are, and replaced when they die.
+
+| a worker                            | what follows                                                                   |
+|-------------------------------------|--------------------------------------------------------------------------------|
+| ends, whatever the reason           | another takes its place and its sockets, in which what came meanwhile waits    |
+| has ended often of late             | the same after a pause that doubles, up to ``MAX_PAUSE_SECONDS``               |
+| does not answer in ``HUNG_SECONDS`` | it is killed                                                                   |
+| does not read what it is told       | the same, once ``MAX_UNREAD_OCTETS`` wait                                      |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
+
+import msgspec
+import trio
+
+from kdns.admin.metrics import Gauges
+from kdns.net.listeners import DRAIN_SECONDS, Sockets
+from kdns.workers.merged import Merged
+from kdns.workers.spawner import Ended, Spawned, Spawner
+from kdns.workers.wire import Asked, encode, Messages, read_telling, Retire, Stop, Told
+
+log = logging.getLogger(__name__)
+
+HUNG_SECONDS: Final = 10.0
+"""Twice the longest that a look at a thousand zones or a table being emptied may take."""
+
+MAX_UNREAD_OCTETS: Final = 256 * 2**20
+"""More than a whole cluster of 100,000 Services."""
+
+FIRST_PAUSE_SECONDS: Final = 0.1
+MAX_PAUSE_SECONDS: Final = 10.0
+LONG_LIFE_SECONDS: Final = 30.0
+"""A worker that lived for this long did not die of how it starts."""
+
+CHUNK_OCTETS: Final = 262_144
+
+ANSWER_SECONDS: Final = 0.5
+"""How long somebody who looks at the metrics waits for what workers say; then what they said last is shown."""
+
+
+class SpawnerGone(Exception):
+    """The process that forks workers is gone: no worker could be replaced."""
+
+
+class Worker:
+    """One worker's place: its sockets outlive it."""
+
+    def __init__(self, number: int, sockets: Sockets) -> None:
+        self.number = number
+        self.sockets = sockets
+        self.link: trio.SocketStream | None = None
+        self.pid = 0
+        self.pidfd = -1
+        self.unsent = bytearray()
+        self.news = trio.Event()
+        self.told: Told | None = None
+        self.asked = 0
+        self.asked_at: float | None = None
+        self.has_told = trio.Event()
+        self.began = 0.0
+        self.pause = 0.0
+        self.deaths = 0
+        self.was_synced = False
+
+    def tell(self, octets: bytes) -> None:
+        """Say something, as soon as the worker listens."""
+        self.unsent += octets
+        self.news.set()
+
+
+class Crew:
+    """*count* workers (``program.Answering``). *everything* yields what a new one must be told before it answers."""
+
+    def __init__(self, count: int, spawner: Spawner, everything: Callable[[], Iterable[bytes]]) -> None:
+        self._spawner = spawner
+        self._everything = everything
+        self.count = count
+        self.workers: list[Worker] = []
+        self.merged = Merged()
+        self._nursery: trio.Nursery | None = None
+        self._is_stopping = False
+        self._all_gone = trio.Event()
+        self.changed: set[str] = set()
+        """The zones whose serials workers want moved, by the first of those that share one."""
+
+    async def serve(
+        self, sets: Sequence[Sockets], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Have workers answer on *sets*, one each, until cancelled."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self.workers = [Worker(number, sockets) for number, sockets in enumerate(sets)]
+                for worker in self.workers:
+                    await self._start(worker)
+                nursery.start_soon(self._notice)
+                task_status.started()
+        finally:
+            for worker in self.workers:
+                if worker.link is not None:
+                    worker.link.socket.close()  # which ends it
+            self._spawner.close()
+
+    def tell(self, octets: bytes) -> None:
+        """Say something to all workers."""
+        for worker in self.workers:
+            if worker.link is not None:
+                worker.tell(octets)
+
+    def retire(self) -> None:
+        """Have workers ask sessions to go."""
+        self.tell(encode(Retire()))
+
+    async def drain(self) -> None:
+        """Have workers answer what is on its way, and end."""
+        self._is_stopping = True
+        self.tell(encode(Stop()))
+        with trio.move_on_after(DRAIN_SECONDS + 1.0):
+            await self._all_gone.wait()
+
+    def ask(self) -> None:
+        """Ask every worker how it is; kill those that have not said so for too long. To be called once a second."""
+        now = trio.current_time()
+        for worker in self.workers:
+            if worker.link is None:
+                continue
+            if worker.asked_at is not None and now - worker.asked_at > HUNG_SECONDS:
+                log.error("worker %d has not answered for %g s; killed", worker.number, HUNG_SECONDS)
+                self._kill(worker)
+            elif len(worker.unsent) > MAX_UNREAD_OCTETS:
+                log.error("worker %d does not read what it is told; killed", worker.number)
+                self._kill(worker)
+            else:
+                self._ask(worker)
+
+    async def ask_and_wait(self) -> None:
+        """Ask every worker how it is, and wait a moment for what they say."""
+        waiting = []
+        for worker in self.workers:
+            if worker.link is not None:
+                worker.has_told = trio.Event()
+                waiting.append(worker.has_told)
+                self._ask(worker)
+        with trio.move_on_after(ANSWER_SECONDS):
+            for event in waiting:
+                await event.wait()
+
+    @property
+    def unready(self) -> list[int]:
+        """The numbers of the workers that have never had all objects."""
+        return [worker.number for worker in self.workers if not worker.was_synced]
+
+    def troubles(self) -> list[str]:
+        """List what is wrong with workers, and what they say is wrong."""
+        gone = [f"worker {worker.number}: being replaced" for worker in self.workers if worker.link is None]
+        said = dict.fromkeys(
+            line for worker in self.workers if worker.told is not None for line in worker.told.troubles
+        )
+        return [*gone, *said]
+
+    def gauges(self) -> Gauges:
+        """Return what there is to know of the workers themselves."""
+        gauges = Gauges()
+
+        def rows(value: Callable[[Told], float]) -> Iterator[tuple[tuple[str, ...], float]]:
+            for worker in self.workers:
+                if worker.told is not None:
+                    yield (str(worker.number),), value(worker.told)
+
+        gauges.add(
+            "kdns_workers", "Workers that answer.", lambda: [((), sum(w.link is not None for w in self.workers))]
+        )
+        gauges.add(
+            "kdns_worker_deaths",
+            "Workers that ended and were replaced.",
+            lambda: [((str(worker.number),), worker.deaths) for worker in self.workers],
+            labels=("worker",),
+            is_counter=True,
+        )
+        gauges.add(
+            "kdns_worker_cpu_seconds",
+            "CPU of the worker that there is now, user and system.",
+            lambda: rows(lambda told: told.cpu_seconds),
+            labels=("worker",),
+        )
+        gauges.add(
+            "kdns_worker_memory_bytes",
+            "Memory of a worker, pages that it shares with others divided by who shares them.",
+            lambda: rows(lambda told: told.octets),
+            labels=("worker",),
+        )
+        gauges.add(
+            "kdns_worker_queries",
+            "Queries that the worker that there is now has answered.",
+            lambda: rows(_queries_of),
+            labels=("worker",),
+        )
+        return gauges
+
+    # -- one worker -------------------------------------------------------------------------------------------------
+
+    def _ask(self, worker: Worker) -> None:
+        worker.asked += 1
+        if worker.asked_at is None:
+            worker.asked_at = trio.current_time()
+        worker.tell(encode(Asked(worker.asked)))
+
+    async def _start(self, worker: Worker) -> None:
+        assert self._nursery is not None  # workers are started while it is open
+        ours, theirs = socket.socketpair()
+        with theirs:
+            await self._spawner.spawn(worker.number, theirs, worker.sockets)
+        worker.link = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        worker.began = trio.current_time()
+        worker.told, worker.asked_at = None, None
+        worker.unsent = bytearray(b"".join(self._everything()))
+        worker.news = trio.Event()
+        worker.news.set()
+        self._nursery.start_soon(self._write, worker, worker.link)
+        self._nursery.start_soon(self._read, worker, worker.link)
+
+    async def _write(self, worker: Worker, link: trio.SocketStream) -> None:
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while worker.link is link:
+                await worker.news.wait()
+                worker.news = trio.Event()
+                while worker.unsent and worker.link is link:
+                    chunk = bytes(worker.unsent[:CHUNK_OCTETS])
+                    del worker.unsent[: len(chunk)]
+                    await link.send_all(chunk)
+
+    async def _read(self, worker: Worker, link: trio.SocketStream) -> None:
+        messages = Messages()
+        try:
+            while chunk := await link.receive_some(CHUNK_OCTETS):
+                for body in messages.take(chunk):
+                    if worker.link is link:
+                        self._take(worker, read_telling(body))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+        except (ValueError, msgspec.MsgspecError) as exc:
+            log.error("worker %d says what makes no sense (%s); killed", worker.number, exc)  # noqa: TRY400
+            self._kill(worker)
+
+    def _take(self, worker: Worker, told: Told) -> None:
+        worker.told = told
+        worker.was_synced |= told.is_synced
+        worker.asked_at = None if told.number == worker.asked else trio.current_time()
+        self.changed.update(told.changed)
+        self.merged.take(worker.number, told.metrics)
+        worker.has_told.set()
+
+    def _kill(self, worker: Worker) -> None:
+        if worker.pidfd >= 0:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+
+    async def _notice(self) -> None:
+        """Note who runs and who has ended."""
+        while True:
+            event = await self._spawner.next()
+            match event:
+                case None:
+                    raise SpawnerGone
+                case Spawned():
+                    worker = self.workers[event.number]
+                    worker.pid = event.pid
+                    with contextlib.suppress(OSError):  # it has ended already
+                        worker.pidfd = os.pidfd_open(event.pid)
+                case Ended():
+                    for worker in self.workers:
+                        if worker.pid == event.pid:
+                            await self._ended(worker, event.status)
+
+    async def _ended(self, worker: Worker, status: int) -> None:
+        assert self._nursery is not None  # as above
+        if worker.link is not None:
+            await trio.aclose_forcefully(worker.link)
+        if worker.pidfd >= 0:
+            os.close(worker.pidfd)
+        worker.link, worker.pid, worker.pidfd, worker.told = None, 0, -1, None
+        worker.news.set()
+        self.merged.end(worker.number)
+        if self._is_stopping:
+            if all(other.link is None for other in self.workers):
+                self._all_gone.set()
+            return
+        worker.deaths += 1
+        code = os.waitstatus_to_exitcode(status)
+        why = f"by signal {-code}" if code < 0 else f"with status {code}"
+        log.error("worker %d ended %s; another takes its place", worker.number, why)
+        self._nursery.start_soon(self._replace, worker)
+
+    async def _replace(self, worker: Worker) -> None:
+        if trio.current_time() - worker.began > LONG_LIFE_SECONDS:
+            worker.pause = 0.0
+        else:
+            await trio.sleep(worker.pause)
+            worker.pause = min(max(2 * worker.pause, FIRST_PAUSE_SECONDS), MAX_PAUSE_SECONDS)
+        if not self._is_stopping:
+            await self._start(worker)
+
+
+def _queries_of(told: Told) -> float:
+    return sum(
+        sample.value
+        for family in told.metrics
+        for sample in family.samples
+        if sample.name == "coredns_dns_requests_total"
+    )

@@ -1,0 +1,171 @@
+"""A worker: answers from the objects that its controller tells it of, and knows neither API server nor credentials.
+
+It reads its sockets once it has been told everything that the controller knows; what comes before waits in the kernel.
+It ends when the controller says so, or is gone.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import socket
+from collections.abc import Iterable
+from typing import Final
+
+import psutil
+import trio
+
+from kdns.admin.metrics import Collector
+from kdns.answers import Answers
+from kdns.cluster import Cluster
+from kdns.config import Config
+from kdns.net.listeners import Sockets
+from kdns.program import raise_descriptor_limit
+from kdns.serve import GC_THRESHOLDS, TICK_SECONDS
+from kdns.workers.wire import (
+    Asked,
+    Completed,
+    Deleted,
+    encode,
+    Family,
+    Messages,
+    Moved,
+    Order,
+    read_order,
+    Retire,
+    Sample,
+    Stop,
+    Told,
+)
+from zones.fields import share
+from zones.objects import kind_of
+
+STEP_SECONDS: Final = 0.001
+"""Objects are applied for this long between two looks at the network."""
+
+READ_OCTETS: Final = 65_536
+
+
+def run_worker(config: Config, number: int, link: socket.socket, sockets: Sockets) -> None:
+    """Work until the controller ends it; the whole of the process."""
+    if number:  # what all of them would tell, the first tells
+        for name in ("kdns.cluster", "kdns.static", "kdns.certificate"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    raise_descriptor_limit()
+    gc.set_threshold(*GC_THRESHOLDS)
+    trio.run(_run, config, link, sockets)
+
+
+async def _run(config: Config, link: socket.socket, sockets: Sockets) -> None:
+    worker = Worker(config, link)
+    await worker.run(sockets)
+
+
+class Fed:
+    """A source (``control.cluster.Source``) whose objects come from elsewhere."""
+
+    async def run(self) -> None:
+        """Do nothing: the link brings them."""
+
+
+class Worker:
+    """The parts of a worker, and its end of the link."""
+
+    def __init__(self, config: Config, link: socket.socket) -> None:
+        self._link = trio.SocketStream(trio.socket.from_stdlib_socket(link))
+        self.cluster = Cluster(config, lambda sink: Fed())
+        self.cluster.load()
+        self.answers = Answers(config, self.cluster)
+        if self.answers.certificate is not None:
+            self.answers.certificate.load()
+        self._groups = {group.name: group for group in self.cluster.zones.groups}
+        self._has_caught_up = trio.Event()
+        self._process = psutil.Process()
+
+    async def run(self, sockets: Sockets) -> None:
+        """Answer until told to stop, or until the controller is gone."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow, nursery.cancel_scope)
+            await self._has_caught_up.wait()
+            await nursery.start(self.answers.listeners.serve, [sockets])
+            nursery.start_soon(self._tick)
+            for part in self.answers.parts():
+                nursery.start_soon(part)
+
+    async def _tick(self) -> None:
+        while True:
+            await trio.sleep(TICK_SECONDS)
+            self.answers.tick()
+
+    async def _follow(self, scope: trio.CancelScope) -> None:
+        messages = Messages()
+        while chunk := await self._link.receive_some(READ_OCTETS):
+            began = trio.current_time()
+            for body in messages.take(chunk):
+                order = read_order(body)
+                if isinstance(order, Asked):
+                    await self._link.send_all(encode(self._told(order.number)))
+                elif isinstance(order, Stop):
+                    await self.answers.listeners.drain()
+                    scope.cancel()
+                else:
+                    self._take(order)
+                if trio.current_time() - began > STEP_SECONDS:
+                    await trio.lowlevel.checkpoint()
+                    began = trio.current_time()
+        scope.cancel()
+
+    def _take(self, order: Order) -> None:
+        sink = self.cluster.sink
+        match order:
+            case Deleted():
+                sink.apply((), [(order.kind, order.key)])
+            case Completed():
+                sink.complete(order.kind)
+            case Moved():
+                groups = [self._groups[name] for name in order.serials]
+                if not self._has_caught_up.is_set():
+                    for group in groups:
+                        group.serial.take()  # what was told before this is in the serials already
+                    self._has_caught_up.set()
+                moved = [group for group in groups if group.serial.value != order.serials[group.name]]
+                for group in moved:
+                    group.serial.value = order.serials[group.name]
+                self.cluster.moved(moved)
+            case Retire():
+                self.answers.listeners.retire()
+            case Asked() | Stop():
+                raise AssertionError("taken by the caller")
+            case _:
+                sink.apply((share(order),), is_first=not sink.is_complete(kind_of(order)))
+
+    def _told(self, number: int) -> Told:
+        cluster = self.cluster
+        times = os.times()
+        return Told(
+            number,
+            cluster.sink.is_synced,
+            tuple(group.name for group in cluster.zones.groups if group.serial.take()),
+            tuple(self.answers.troubles()),
+            times.user + times.system,
+            _proportional_octets(self._process),
+            tuple(families_of(self.answers.collectors)),
+        )
+
+
+def families_of(collectors: Iterable[Collector]) -> Iterable[Family]:
+    """Yield the metrics of *collectors* as they are told."""
+    for collector in collectors:
+        for metric in collector.collect():
+            samples = tuple(
+                Sample(sample.name, tuple(sample.labels.items()), float(sample.value)) for sample in metric.samples
+            )
+            yield Family(metric.name, metric.documentation, metric.type, samples)
+
+
+def _proportional_octets(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().pss)
+    except (psutil.Error, OSError):
+        return 0
