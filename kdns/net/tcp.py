@@ -43,7 +43,7 @@ IDLE_SECONDS: Final = 10.0
 MESSAGE_SECONDS: Final = 5.0
 WRITE_SECONDS: Final = 5.0
 MAX_PENDING: Final = 64
-MAX_CONNECTIONS: Final = 4096
+MAX_CONNECTIONS: Final = 8192
 MAX_CONNECTIONS_A_CLIENT: Final = 256
 READ_OCTETS: Final = 16_384
 MAX_UNSENT_OCTETS: Final = 131_072
@@ -206,6 +206,11 @@ class TcpListener:
 class _Connection:
     """One stream: a task that reads, and one that writes while there is something."""
 
+    __slots__ = (
+        "_connections", "_handler", "_in_write", "_is_over", "_is_secured", "_is_taking", "_is_writing", "_nursery",
+        "_open_session", "_peer", "_pending", "_progress", "_session", "_sock", "_stream", "_unsent", "client", "scope",
+    )  # fmt: skip
+
     def __init__(
         self,
         stream: trio.abc.Stream,
@@ -232,7 +237,7 @@ class _Connection:
         self._is_taking = False
         self._pending = 0
         self._is_over = False
-        self._progress = trio.Event()
+        self._progress: trio.Event | None = None  # while somebody waits for it
 
     @property
     def is_quiet(self) -> bool:
@@ -467,12 +472,14 @@ class _Connection:
             self._wake()
 
     async def _wait_for_progress(self) -> None:
-        if self._progress.is_set():
+        if self._progress is None:
             self._progress = trio.Event()
         await self._progress.wait()
 
     def _wake(self) -> None:
-        self._progress.set()
+        if self._progress is not None:
+            self._progress.set()
+            self._progress = None
 
 
 class _Hopeless(Exception):
