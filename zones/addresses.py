@@ -6,26 +6,37 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator
 
 from zones.objects import EndpointSlice, ObjectKey
+from zones.slices import difference
 
 
 class Addresses:
-    """Cluster IPs and the addresses of endpoints. *others* gives further addresses that have reverse names, and
-    *is_other* tells whether one is among them."""
+    """Cluster IPs and the addresses of endpoints, whose slices *slice_of* gives.
+
+    *others* gives further addresses that have reverse names, and *is_other* tells whether one is among them.
+    """
 
     def __init__(
         self,
+        slice_of: Callable[[ObjectKey], EndpointSlice | None],
         others: Callable[[], Iterable[bytes]] = tuple,
         is_other: Callable[[bytes], bool] = lambda address: False,
     ) -> None:
+        self._slice_of = slice_of
         self._services: dict[bytes, tuple[ObjectKey, ...]] = {}
-        self._slices: dict[bytes, tuple[EndpointSlice, ...]] = {}
+        # Keys, not slices: of a slice that changes only what changes in it is touched here.
+        self._slices: dict[bytes, tuple[ObjectKey, ...]] = {}
         self._others = others
         self._is_other = is_other
         self._sorted: dict[int, list[bytes]] | None = None  # kept only once someone asks for the order
 
-    def copy(self, others: Callable[[], Iterable[bytes]], is_other: Callable[[bytes], bool]) -> Addresses:
+    def copy(
+        self,
+        slice_of: Callable[[ObjectKey], EndpointSlice | None],
+        others: Callable[[], Iterable[bytes]],
+        is_other: Callable[[bytes], bool],
+    ) -> Addresses:
         """Return the same as of now, untouched by later events."""
-        other = Addresses(others, is_other)
+        other = Addresses(slice_of, others, is_other)
         other._services = dict(self._services)
         other._slices = dict(self._slices)
         return other
@@ -34,9 +45,10 @@ class Addresses:
         """Return the Services with that cluster IP, in order: one, but for manifests."""
         return self._services.get(address, ())
 
-    def slices(self, address: bytes) -> tuple[EndpointSlice, ...]:
+    def slices(self, address: bytes) -> list[EndpointSlice]:
         """Return the slices with an endpoint at that address."""
-        return self._slices.get(address, ())
+        some = map(self._slice_of, self._slices.get(address, ()))
+        return [piece for piece in some if piece is not None]
 
     def all(self) -> Iterator[bytes]:
         """Yield every address, IPv4 first, in order."""
@@ -68,29 +80,36 @@ class Addresses:
             self.drop(address)
 
     def replace_slice(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
-        """Note the endpoints of *new* in place of those of *old*."""
+        """Note the endpoints of *new* in place of those of *old*, which are of one slice."""
         index = self._slices
-        alone = (new,) if new is not None else ()  # one tuple, shared by all addresses of the slice
-        kept = {endpoint.address for endpoint in new.endpoints} if new is not None else set()
-        for endpoint in old.endpoints if old is not None else ():
-            address = endpoint.address
-            if address in kept or (holders := index.get(address)) is None:
-                continue
-            left = tuple(other for other in holders if other is not old)
+        before, after = difference(old, new)
+        gone, come = {endpoint.address for endpoint in before}, {endpoint.address for endpoint in after}
+        if new is not None and gone:
+            gone.difference_update([endpoint.address for endpoint in new.endpoints])
+        piece = new or old
+        assert piece is not None  # one of them always is
+        key = piece.key
+        for address in gone:
+            left = tuple(other for other in index.get(address, ()) if other != key)
             if left:
                 index[address] = left
-            else:
-                del index[address]
+            elif index.pop(address, None) is not None:
                 self.drop(address)
-        for address in kept:
+        alone = self._alone(new, key)  # one tuple, shared by all addresses of the slice
+        for address in come:
             holders = index.get(address)
             if holders is None:
                 index[address] = alone
                 self.note(address)
-            elif len(holders) == 1 and holders[0] is old:
-                index[address] = alone
-            else:
-                index[address] = (*(other for other in holders if other is not old), *alone)
+            elif key not in holders:
+                index[address] = (*holders, key)
+
+    def _alone(self, new: EndpointSlice | None, key: ObjectKey) -> tuple[ObjectKey, ...]:
+        for endpoint in new.endpoints[:8] if new is not None else ():
+            holders = self._slices.get(endpoint.address)
+            if holders is not None and len(holders) == 1 and holders[0] == key:
+                return holders
+        return (key,)
 
     def note(self, address: bytes) -> None:
         """Take an address into the order."""

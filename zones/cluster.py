@@ -72,7 +72,7 @@ class ClusterZone:
     @property
     def soa(self) -> RRset:
         """The SOA as of now."""
-        return self.apex.soa
+        return self.apex.soa_of(self.origin)
 
     def lookup(self, qname: Name, qtype: int) -> Outcome:
         """Say what the zone has for the question; *qname* is at or below the origin."""
@@ -193,16 +193,12 @@ class ClusterZone:
         if not service.is_headless:
             return tuple(address for address in service.cluster_ips if len(address) == octets)
         every = service.publish_not_ready
-        return tuple(
-            sorted(
-                {
-                    endpoint.address
-                    for piece in (self._store.slices_of(service) if slices is None else slices)
-                    for endpoint in piece.endpoints
-                    if (every or endpoint.is_ready) and len(endpoint.address) == octets
-                }
-            )
-        )
+        if slices is None:
+            some = (self._store.addresses_in(piece, every=every) for piece in self._store.slices_of(service))
+        else:
+            some = ([e.address for e in piece.endpoints if every or e.is_ready] for piece in slices)
+        known = dict.fromkeys(sorted(address for piece in some for address in piece if len(address) == octets))
+        return tuple(known)
 
     def _ports(self, service: Service) -> Collection[Port]:
         """Return the ports that SRV records name: a headless Service's are those that its slices tell."""

@@ -153,6 +153,10 @@ class Imports:
         """List the slices, shown or not."""
         return self._slices.keys()
 
+    def slice_count(self) -> int:
+        """Count the slices, shown or not."""
+        return len(self._slices)
+
 
 def _visible(piece: ImportedSlice | None) -> set[tuple[tuple[bytes, ...], bytes, bytes]]:
     if piece is None:

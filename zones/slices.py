@@ -5,9 +5,24 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Generic, TypeVar
 
-from zones.objects import EndpointSlice, ObjectKey
+from zones.objects import Endpoint, EndpointSlice, ObjectKey
 
 S = TypeVar("S", bound=EndpointSlice)
+
+
+def difference(
+    old: EndpointSlice | None, new: EndpointSlice | None
+) -> tuple[Collection[Endpoint], Collection[Endpoint]]:
+    """Return the endpoints of *old* and of *new* that the other has not, or has in another place.
+
+    An event replaces one of a hundred: they are compared place by place, and nothing is made of those that are equal.
+    """
+    before = old.endpoints if old is not None else ()
+    after = new.endpoints if new is not None else ()
+    if len(before) != len(after):
+        return before, after
+    pairs = [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
+    return [one for one, _ in pairs], [other for _, other in pairs]
 
 
 class Slices(Generic[S]):

@@ -8,6 +8,7 @@ the types of RFC 1035 (RFC 3597 section 4); never inside SRV (RFC 2782), though 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from typing import Final
 
 from kdns.proto.query import (
@@ -151,7 +152,7 @@ def _subsets(
     for number in range(count):
         some, octets = [], 0
         start = number * len(records) // count
-        for record in (*records[start:], *records[:start]):
+        for record in chain(islice(records, start, None), islice(records, start)):
             if octets + len(record) > room:
                 break
             some.append(record)
@@ -182,6 +183,16 @@ def make_negative(query: Query, *, rcode: int, soa: RRset, aa: bool, ra: bool, o
     opt = opt_record(query, rcode, options)
     head = b"%c%c\0\1\0\0\0\1\0%c" % (*divmod(flags, 256), bool(opt))
     return head + query.question + record + opt
+
+
+def make_nxdomain(query: Query, soa: RRset) -> bytes:
+    """Return what ``make_negative`` does of an authoritative NXDOMAIN to a query without EDNS, in half the time."""
+    fragment = _soa_fragment(soa, 12 + len(query.qname.wire) - len(soa.owner.wire))
+    return (_NXDOMAIN_RD if query.flags & 0x0100 else _NXDOMAIN) + query.question + fragment
+
+
+_NXDOMAIN: Final = b"\x84\x03\0\1\0\0\0\1\0\0"
+_NXDOMAIN_RD: Final = b"\x85\x03\0\1\0\0\0\1\0\0"
 
 
 _fragments: dict[tuple[int, int], tuple[RRset, bytes]] = {}
@@ -304,6 +315,9 @@ class _Writer:
         self._name(rrset.owner)
         head = bytes(self.buf[at:]) + _fixed(rrset.rtype, rrset.ttl)
         self.cut(at, self.records)
+        if rrset.rtype in (A, AAAA):
+            head += len(rrset.rdatas[0]).to_bytes(2, "big")
+            return [head + rdata for rdata in rrset.rdatas]
         return [head + len(rdata).to_bytes(2, "big") + rdata for rdata in rrset.rdatas]
 
     def cut(self, at: int, records: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -297,6 +298,61 @@ def test_every_event_names_what_it_changes(some: list[Event], ignore_empty: bool
                 # Whoever stored the outcome is told: by its own name, or by one that it says it read.
                 assert outcome.reads is None or {name.key, *outcome.reads} & changed, (name, rrtype)
         before = after
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(events, st.booleans()), max_size=14), st.booleans())
+def test_while_a_list_is_loaded_everything_may_have_changed(some: list[tuple[Event, bool]], ignore_empty: bool) -> None:
+    view, other = View(ignore_empty_service=ignore_empty), View(ignore_empty_service=ignore_empty)
+    for event, is_loading in some:
+        view.store.is_loading = is_loading
+        change, told = view.apply(event), other.apply(event)
+        if told:
+            assert change.is_everything or keys_of(change) >= keys_of(told), event
+        if not is_loading:
+            assert change == told
+    assert view.everything() == other.everything()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(17, 40)), min_size=1, max_size=10), st.randoms())
+def test_large_slices_are_followed_endpoint_by_endpoint(some: list[tuple[int, int]], random: Any) -> None:
+    """They have tables of their own, of which an event takes just what changes."""
+    view = View(ignore_empty_service=False)
+    view.apply(Namespace(b"default"))
+    view.apply(Service(b"default", b"db", is_headless=True, publish_not_ready=random.random() < 0.3))
+    final: dict[int, EndpointSlice] = {}
+    known = [Endpoint(bytes((10, 0, 0, number)), is_ready=number % 5 != 0) for number in range(60)]
+    for number, size in some:
+        now = list(final[number].endpoints) if number in final else random.sample(known, size)
+        for _ in range(random.randrange(4)):
+            now[random.randrange(len(now))] = random.choice([*known, Endpoint(known[3].address, b"named")])
+        final[number] = EndpointSlice(b"default", b"db-%d" % number, b"db", tuple(now))
+        before = {name: view.outcome(name, rrtype) for name, rrtype in LARGE}
+        changed = keys_of(view.apply(final[number]))
+        fresh = View(ignore_empty_service=False)
+        for thing in (Namespace(b"default"), view.store.service(b"default", b"db"), *final.values()):
+            assert thing is not None
+            fresh.apply(thing)
+        for name, rrtype in LARGE:
+            assert view.outcome(name, rrtype) == fresh.outcome(name, rrtype), name
+            assert view.outcome(name, rrtype) == before[name] or name.key in changed, name
+        if random.random() < 0.2:
+            view.apply((Kind.ENDPOINT_SLICE, final.pop(number).key))
+    for number in range(60):
+        address = bytes((10, 0, 0, number))
+        held = sorted(piece.name for piece in view.store._addresses.slices(address))
+        assert held == sorted(p.name for p in final.values() if any(e.address == address for e in p.endpoints))
+
+
+LARGE = [(Name.from_text("db.default.svc.cluster.local."), A)] + [
+    item
+    for number in range(60)
+    for item in (
+        (Name.from_text(f"10-0-0-{number}.db.default.svc.cluster.local."), A),
+        (reverse_name(bytes((10, 0, 0, number))), PTR),
+    )
+]
 
 
 @settings(max_examples=60, deadline=None)
