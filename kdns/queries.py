@@ -67,14 +67,18 @@ class QueryHandler:
                 tail, label = entry.next(), entry.sort.label
             else:
                 found = self._responder.respond(wire, self._transport)
-                if isinstance(found, Ask):
-                    return self._later(found, wire, client, began)
-                if isinstance(found, Query):
+                if not isinstance(found, tuple):
+                    if isinstance(found, Ask):
+                        return self._later(found, wire, client, began)
                     return self._transfer(found, wire, client, began)
                 if found[0] is None:
                     self._stats.miss(self._proto, self._family, None, len(wire), None, 0.0)
                     return None
                 tail, label = found  # type: ignore[assignment]  # the tail is there, as was just seen
+                if self._query_log is None:
+                    seconds = perf_counter() - began
+                    self._stats.miss(self._proto, self._family, label, len(wire), tail, seconds)
+                    return tail
         except Exception:
             log.exception("a query of %d octets from %s: %s", len(wire), client()[0], wire[:512].hex())
             self._stats.panics += 1

@@ -23,8 +23,8 @@ from kdns.proto import peer
 from kdns.proto.label import Label, Labels
 from kdns.proto.message import Message, Record, rrsets_of
 from kdns.proto.query import BADVERS, NOERROR, NOTAUTH, NXDOMAIN, Query, REFUSED, SERVFAIL
-from kdns.proto.refusal import refusal
-from kdns.proto.response import ede, make_negative, make_response
+from kdns.proto.refusal import is_usual, refusal
+from kdns.proto.response import ede, make_negative, make_nxdomain, make_response
 from zones.names import Name
 from zones.records import A, AAAA, ANY, CNAME, NS, PTR, RRset, SOA, SRV, srv_target, TXT
 from zones.rewrite import Rewrites
@@ -128,15 +128,15 @@ class Authority:
 
     def answer(self, query: Query) -> Answer | Ask:
         """Answer *query*; every well-formed query gets one or the other."""
-        if (refused := refusal(query, ra=self._forwards)) is not None:
+        if not is_usual(query) and (refused := refusal(query, ra=self._forwards)) is not None:
             rcode, tail = refused
             return Answer((tail,), None, self._label("", query, rcode))
         if self._rewrites is not None and (target := self._rewrites.of(query.qname)) is not None:
             return self._rewritten(query, target)
-        return self._find(query)
-
-    def _find(self, query: Query) -> Answer | Ask:
         zone = self.zones.closest(query.qname)
+        return self._resolve(query, zone) if zone is not None else self._find(query, None)
+
+    def _find(self, query: Query, zone: Zone | None) -> Answer | Ask:
         if zone is None and self._overlay.records.at(query.qname.key) is None:
             if self._forwards:
                 return self._ask(query, query.qname, [])
@@ -145,7 +145,7 @@ class Authority:
 
     def _rewritten(self, query: Query, target: Name) -> Answer | Ask:
         """Answer the question for *target* in its place: whole, as over TCP, and then as the one that was asked."""
-        found = self._find(rewritten_query(query, target))
+        found = self._find(rewritten_query(query, target), self.zones.closest(target))
         if not isinstance(found, Ask):
             return self._restored(query, target, found)
         complete = found.complete
@@ -203,9 +203,13 @@ class Authority:
 
     def _denied(self, query: Query, zone: Zone) -> Answer:
         """Answer NXDOMAIN, the commonest answer to what was not asked before, in the shortest way."""
-        options = self._greeting(query, peer.NOTHING_MATCHED) if query.edns is not None else b""
-        tail = make_negative(query, rcode=NXDOMAIN, soa=zone.soa, aa=True, ra=False, options=options)
-        return Answer((tail,), (query.qname.key,), self._label(self._text(zone), query, NXDOMAIN))
+        if query.edns is None:
+            tail = make_nxdomain(query, zone.soa)
+        else:
+            options = self._greeting(query, peer.NOTHING_MATCHED)
+            tail = make_negative(query, rcode=NXDOMAIN, soa=zone.soa, aa=True, ra=False, options=options)
+        label = self._labels.of(self._zone_text[zone.origin.key], query, NXDOMAIN)
+        return Answer((tail,), (query.qname.key,), label)
 
     def _static(self, name: Name, qtype: int) -> Outcome | None:
         return self._overlay.records.lookup(name, qtype)

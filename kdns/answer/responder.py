@@ -28,6 +28,7 @@ class Responder:
         self.authority = authority
         self._transfers = transfers
         self.tables = {transport: AnswerTable(max_octets=octets) for transport, octets in MAX_TABLE_OCTETS.items()}
+        self._udp, self._tcp = self.tables[Transport.UDP], self.tables[Transport.TCP]
         self._forwards = forwards
         self._turn = 0
 
@@ -38,7 +39,7 @@ class Responder:
 
         No label means that the message could not be read.
         """
-        table = self.tables[transport]
+        table = self._udp if transport is Transport.UDP else self._tcp  # an enum's hash is not made in C
         key = wire[2:]
         if (entry := table.find_again(key)) is not None:
             assert isinstance(entry.sort.label, Label)  # stored below, never by another
@@ -49,8 +50,7 @@ class Responder:
             if exc.rcode_hint is None:
                 return None, None
             return make_bare(wire, exc.rcode_hint, ra=self._forwards), None
-        is_transfer = self._transfers and query.qtype in (AXFR, IXFR)
-        if is_transfer and refusal(query, ra=self._forwards, transfers=True) is None:
+        if self._transfers and self._asks_for_transfer(query):
             return query
         answer = self.authority.answer(query)
         if isinstance(answer, Ask):
@@ -59,6 +59,9 @@ class Responder:
             table.store(key, answer.tails, answer.owners, answer.label)
         tails = answer.tails
         return (tails[0] if len(tails) == 1 else self.pick(answer)), answer.label
+
+    def _asks_for_transfer(self, query: Query) -> bool:
+        return query.qtype in (AXFR, IXFR) and refusal(query, ra=self._forwards, transfers=True) is None
 
     def pick(self, answer: Answer) -> bytes:
         """Return one of the orders of *answer*, another each time."""

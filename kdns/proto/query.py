@@ -153,7 +153,7 @@ def _read(wire: bytes, transport: Transport) -> Query:
         labels, at = _labels(wire, lower)
     if at - HEADER_OCTETS > MAX_NAME_OCTETS or at + 4 > total:
         raise WireError("the question is too long or cut off")
-    qname = Name.__new__(Name)
+    qname = _new_name(Name)
     qname.wire = wire[HEADER_OCTETS:at]
     qname.key = lower[HEADER_OCTETS:at]
     qname.labels = labels
@@ -174,6 +174,8 @@ def _read(wire: bytes, transport: Transport) -> Query:
         raise WireError(f"{total - end} octets after the message")  # RFC 9267 section 4
     return query
 
+
+_new_name: Final = Name.__new__
 
 MAX_PARENTS: Final = 4096
 _parents: dict[bytes, tuple[bytes, ...]] = {}

@@ -20,6 +20,14 @@ from zones.records import AXFR, IN, IXFR, OPT, TSIG
 _META: Final = frozenset((OPT, TSIG, 249, 253, 254))
 
 
+_USUAL: Final = frozenset((1, 2, 5, 6, 12, 15, 16, 28, 33, 64, 65))
+
+
+def is_usual(query: Query) -> bool:
+    """Tell at a glance of nearly every query that it is none of these."""
+    return query.qtype in _USUAL and query.qclass == IN and query.edns is None and query.signed is None
+
+
 def refusal(query: Query, *, ra: bool, transfers: bool = False) -> tuple[int, bytes] | None:
     """Return RCODE and tail of the response where *query* is one of these, None for any other.
 
