@@ -39,7 +39,7 @@ from zones.pods import PodMode
 from zones.records import A, AAAA, NS, RRset
 from zones.reverse import reverse_key, ReverseZone
 from zones.rewrite import Rewrites
-from zones.selectors import Scope
+from zones.selectors import HEADLESS_SLICES, Scope, Selector
 from zones.static import conflicts_with, Overlaid, Overlay, StaticRecords
 from zones.store import Change, Store
 from zones.zone import Found, Serial, Timers, Zone
@@ -248,7 +248,7 @@ def public_namespaces(sink: Sink) -> list[bytes]:
 
 def counts_of(sink: Sink) -> str:
     """Return how many objects of each kind there are, for a person."""
-    numbers = ((kind, len(sink.keys(kind))) for kind in Kind if kind in sink.kinds)
+    numbers = ((kind, sink.count(kind)) for kind in Kind if kind in sink.kinds)
     return ", ".join(f"{number} {kind.value if number == 1 else kind.plural}" for kind, number in numbers)
 
 
@@ -276,7 +276,12 @@ def api_or_manifests(
     """Return what makes the source that *config* names. Requests are noted in *metrics*."""
 
     def make(sink: Sink) -> Source:
-        scope = Scope(config.namespaces, config.namespace_labels, config.labels)
+        scope = Scope(
+            config.namespaces,
+            config.namespace_labels,
+            config.labels,
+            HEADLESS_SLICES if config.endpoints is EndpointMode.HEADLESS else Selector(),
+        )
         decoder = Decoder(
             endpoint_pod_names=config.endpoint_pod_names,
             scope=scope,
@@ -302,7 +307,8 @@ def api_or_manifests(
 class Cluster:
     """The objects and what is made of them, followed as they change.
 
-    *serial_of* gives the serial that the zones begin with of which the first has that origin.
+    *serial_of* gives the serial that the zones begin with of which the first has that origin. Unless it *reads_hosts*,
+    somebody else gives it the static records, those of the configuration included.
     """
 
     def __init__(
@@ -311,6 +317,7 @@ class Cluster:
         make_source: MakeSource | None = None,
         *,
         serial_of: Callable[[Name], Serial] = lambda origin: Serial(time.time()),
+        reads_hosts: bool = True,
     ) -> None:
         self.config = config
         imports = Imports(ignore_empty=config.ignore_empty_service) if config.clusterset_zones else None
@@ -348,7 +355,8 @@ class Cluster:
             on_synced=self._synced,
         )
         self.source = (make_source or api_or_manifests(config))(self.sink)
-        self.static = StaticSource(config.records, config.hosts, ttl=config.ttl, on_change=self._static_changed)
+        static = (config.records, config.hosts) if reads_hosts else ((), ())
+        self.static = StaticSource(*static, ttl=config.ttl, on_change=self.static_changed)
 
     def load(self, *, tells: bool = True) -> None:
         """Read what lies on this machine: hosts files and manifests. Raises ConfigError for the latter.
@@ -365,12 +373,12 @@ class Cluster:
         self._tell_conflicts()
         if self.sink.is_synced:
             self._tell_hidden(islice(self._to_compare, COMPARED_AT_ONCE))
-        self._snapshot = None  # its serial may move, and only transfers of one time share it
 
     def moved(self, groups: Sequence[Group]) -> None:
         """Have the apexes' answers follow their serials."""
         if not groups:
             return
+        self._snapshot = None  # its serial has moved, and only transfers of one serial share it
         for group in groups:
             self.responder.forget(zone.origin.key for zone in group.zones)
         if self.feed is not None:
@@ -451,7 +459,8 @@ class Cluster:
         if self.feed is not None and self.feed.has_news:
             self.news.set()
 
-    def _static_changed(self, records: StaticRecords) -> None:
+    def static_changed(self, records: StaticRecords) -> None:
+        """Serve other static records than before."""
         assert self.overlay is not None  # without static records nobody reads any
         self.overlay.records = records
         self._generation += 1
@@ -488,6 +497,6 @@ class Cluster:
 
     def _synced(self) -> None:
         # What is known now stays for long: the collector need not walk it again and again.
-        gc.collect()
         gc.freeze()
+        self._tell_public_namespaces()
         self.synced.set()

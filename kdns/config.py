@@ -54,6 +54,7 @@ class EndpointMode(Enum):
     """Which EndpointSlices are watched."""
 
     ALL = "all"
+    HEADLESS = "headless"
     NONE = "none"
 
 
@@ -256,8 +257,10 @@ OPTIONS: Final[Sequence[Option]] = (
     Option(
         "endpoints",
         "WHICH",
-        "Watch all EndpointSlices, or none: then headless Services and endpoints have no names.",
-        "all or none",
+        "Watch all EndpointSlices; headless: those of headless Services alone, by the label that their controller "
+        "gives them (slices made by hand may lack it, and endpoints of Services with a cluster IP have no names); or "
+        "none: then headless Services have no names either.",
+        "all, headless or none",
         choice(EndpointMode),
         "all",
     ),
@@ -384,6 +387,8 @@ def load(flags: Mapping[str, Any], file: Path | None, *, needs_source: bool = Tr
     )
 
 
+_PARTIAL: Final = frozenset({EndpointMode.HEADLESS, EndpointMode.NONE})
+
 _ZONES: Final = ("zone", "clusterset-zone", "external-zone")
 
 
@@ -421,13 +426,18 @@ def _check_together(
     if "namespace" in written and "namespace-labels" in written:
         place = written["namespace-labels"][0]
         problems.append(Problem(place, f"{written['namespace'][0]} besides", "one of the two"))
-    if "ignore-empty-service" in written and values["endpoints"] is EndpointMode.NONE:
+    mode = values["endpoints"]
+    if "ignore-empty-service" in written and mode in _PARTIAL:
         place = written["ignore-empty-service"][0]
-        problems.append(Problem(place, "--endpoints none besides", "one of the two: without endpoints all are empty"))
+        problems.append(
+            Problem(
+                place, f"--endpoints {mode.value} besides", "one of the two: without its endpoints a Service is empty"
+            )
+        )
     problems.extend(
-        Problem(written[name][0], "--endpoints none besides", "one of the two: it needs endpoints")
-        for name in ("zonal", "clusterset-zone")
-        if name in written and values["endpoints"] is EndpointMode.NONE
+        Problem(written[name][0], f"--endpoints {mode.value} besides", "one of the two: it needs endpoints")
+        for name, lacking in (("zonal", {EndpointMode.NONE}), ("clusterset-zone", _PARTIAL))
+        if name in written and mode in lacking
     )
     problems.extend(
         Problem(written["record"][0], f"a CNAME at {rrset.owner}, the apex of a zone", "a CNAME below it")

@@ -45,7 +45,7 @@ def cluster_gauges(
     gauges.add(
         "kdns_objects",
         "Objects in the store by kind.",
-        lambda: [((kind.value,), len(sink.keys(kind))) for kind in sink.kinds],
+        lambda: [((kind.value,), sink.count(kind)) for kind in sink.kinds],
         labels=("kind",),
     )
     gauges.add("kdns_events", "Objects put or deleted.", lambda: [(ONE, sink.events)], is_counter=True)

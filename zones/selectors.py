@@ -64,6 +64,9 @@ def _requirement(part: str) -> Requirement:
     raise ValueError(f"{part!r} is no requirement such as app=web, app!=web, app in (web, api), app or !app")
 
 
+HEADLESS_SLICES: Final = Selector.from_text("service.kubernetes.io/headless")
+"""The slices of headless Services: the EndpointSlice controller labels them so (well-known labels of Kubernetes)."""
+
 _LABELLED: Final = frozenset({Kind.SERVICE, Kind.ENDPOINT_SLICE, Kind.POD})
 """The kinds that are selected by their own labels (CONTRACT section 10)."""
 
@@ -71,12 +74,14 @@ _LABELLED: Final = frozenset({Kind.SERVICE, Kind.ENDPOINT_SLICE, Kind.POD})
 class Scope(msgspec.Struct, frozen=True):
     """What of a cluster is shown: namespaces by name (None: all) or by label, the objects in them by label.
 
-    A namespace that is not shown hides all that is in it, reverse names and pods included.
+    A namespace that is not shown hides all that is in it, reverse names and pods included. EndpointSlices must have
+    *slice_labels* besides.
     """
 
     namespaces: frozenset[str] | None = None
     namespace_labels: Selector = Selector()
     labels: Selector = Selector()
+    slice_labels: Selector = Selector()
 
     def admits(self, kind: Kind, namespace: str, name: str, labels: Mapping[str, str] | None) -> bool:
         """Tell whether an object may enter the store. What a namespace's labels hide is hidden by its absence."""
@@ -86,10 +91,14 @@ class Scope(msgspec.Struct, frozen=True):
         if kind is Kind.GATEWAY:
             return True  # routes of namespaces that are shown may lead to it; its own hostnames its namespace hides
         shown = self.namespaces is None or namespace in self.namespaces
+        if kind is Kind.ENDPOINT_SLICE and not self.slice_labels.matches(labels):
+            return False
         return shown and (kind not in _LABELLED or self.labels.matches(labels))
 
     def selector_of(self, kind: Kind) -> str:
         """Return the selector that an API server applies for us."""
         if kind is Kind.NAMESPACE:
             return self.namespace_labels.text
+        if kind is Kind.ENDPOINT_SLICE:
+            return ",".join(text for text in (self.labels.text, self.slice_labels.text) if text)
         return self.labels.text if kind in _LABELLED else ""

@@ -39,6 +39,10 @@ class Sink(ABC):
         """List the objects of one kind."""
 
     @abstractmethod
+    def count(self, kind: Kind) -> int:
+        """Count the objects of one kind."""
+
+    @abstractmethod
     def service(self, namespace: bytes, name: bytes) -> Service | None:
         """Return a Service."""
 
@@ -129,6 +133,10 @@ class StoreSink(Sink):
     def keys(self, kind: Kind) -> list[ObjectKey]:
         """List the objects of one kind, shown or not."""
         return self.store.keys(kind)
+
+    def count(self, kind: Kind) -> int:
+        """Count the objects of one kind, shown or not."""
+        return self.store.count(kind)
 
     def service(self, namespace: bytes, name: bytes) -> Service | None:
         """Return a Service that is shown."""

@@ -20,6 +20,7 @@ import json
 import ssl
 import threading
 import time
+from bisect import bisect_right
 from collections.abc import Callable
 from copy import deepcopy
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -282,7 +283,7 @@ class _Handler(BaseHTTPRequestHandler):
                     self.close_connection = True
                     self.connection.close()
                     return
-                news = [row for row in api._history if row[0] > at]
+                news = api._history[bisect_right(api._history, at, key=lambda row: row[0]) :]
                 if at < api._compacted and not news:
                     at = api._compacted
             if api.silent:

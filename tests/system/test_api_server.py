@@ -16,7 +16,7 @@ import yaml
 from tests.support.api_server import ApiServer, Fault
 from tests.support.client import addresses, ask_tcp, lookup, wait_for_addresses
 from tests.support.kube import endpoint_slice, Json, namespace, pod, service
-from tests.support.process import kdns
+from tests.support.process import kdns, run_kdns
 
 pytestmark = pytest.mark.system
 
@@ -34,6 +34,30 @@ def api() -> Iterator[ApiServer]:
 
 def rcode(port: int, name: str, rrtype: str = "A") -> str:
     return dns.rcode.to_text(lookup(port, name, rrtype).rcode())
+
+
+def test_only_the_slices_of_headless_services(api: ApiServer) -> None:
+    """By their controller's label, which the server selects by: what is not sent costs nobody anything."""
+    api.put(
+        endpoint_slice("db", "10.1.0.1", "10.1.0.2", labels={"service.kubernetes.io/headless": ""}),
+        endpoint_slice("web", "10.2.0.1"),
+    )
+    with kdns("--api-server", api.url, "--endpoints", "headless") as server:
+        server.wait_for("1 EndpointSlice")
+        assert addresses(server.port, DB) == {"10.1.0.1", "10.1.0.2"}
+        assert addresses(server.port, WEB) == {"10.96.0.1"}
+        assert rcode(server.port, f"10-2-0-1.{WEB}") == "NXDOMAIN"
+        api.put(endpoint_slice("db", "10.1.0.3", labels={"service.kubernetes.io/headless": ""}))
+        wait_for_addresses(server.port, DB, {"10.1.0.3"})
+    asked = [request for request in api.requests if "endpointslices" in request]
+    assert all("labelSelector=service.kubernetes.io" in request for request in asked), asked
+
+
+@pytest.mark.parametrize("other", [("--ignore-empty-service",), ("--clusterset-zone", "clusterset.local")])
+def test_what_needs_all_slices_is_told(other: tuple[str, ...]) -> None:
+    done = run_kdns("check", "--manifests", ".", "--endpoints", "headless", *other)
+    assert done.returncode == 2
+    assert f"kdns: {other[0]}: found --endpoints headless besides; expected one of the two" in done.stderr
 
 
 def test_changes_are_seen_over_tcp_as_well(api: ApiServer) -> None:
