@@ -63,6 +63,7 @@ class Answers:
             self._handler,
             gathers=not config.upstreams,
             tls=self.certificate.context if self.certificate is not None else None,
+            wait_for_tls=self.certificate.wait if self.certificate is not None else None,
             sessions=self._open_session if cluster.feed is not None else None,
             has_plain_sessions=config.push is PushMode.TCP,
         )

@@ -6,6 +6,8 @@ import logging
 import ssl
 from pathlib import Path
 
+import trio
+
 from kdns.errors import ConfigError, Problem
 from kdns.files import follow
 
@@ -22,6 +24,7 @@ class Certificate:
         self._cert = cert
         self._key = key
         self._stamp: tuple[tuple[int, int], ...] = ()
+        self._is_there = trio.Event()
         self.trouble = ""
 
     def load(self) -> None:
@@ -34,6 +37,17 @@ class Certificate:
                 [Problem(f"--tls-cert {self._cert}, --tls-key {self._key}", _why(exc), expected)]
             ) from exc
 
+    def load_or_note(self) -> None:
+        """Read it; one that cannot be used is a trouble, and ``wait`` waits for a better one."""
+        try:
+            self._load()
+        except (OSError, ValueError) as exc:
+            self._note(exc)
+
+    async def wait(self) -> None:
+        """Wait until there is one."""
+        await self._is_there.wait()
+
     async def run(self) -> None:
         """Follow the files until cancelled."""
         await follow([self._cert, self._key], self._look, lambda text: None)
@@ -42,13 +56,17 @@ class Certificate:
         try:
             is_new = self._load()
         except (OSError, ValueError) as exc:
-            if not self.trouble:
-                log.warning("--tls-cert %s, --tls-key %s: %s; the last one is used", self._cert, self._key, _why(exc))
-            self.trouble = f"--tls-cert {self._cert}, --tls-key {self._key}: {_why(exc)}"
+            self._note(exc)
         else:
             self.trouble = ""
             if is_new:
                 log.info("--tls-cert %s: read anew", self._cert)
+
+    def _note(self, exc: Exception) -> None:
+        if not self.trouble:
+            goes_on = "the last one is used" if self._is_there.is_set() else "nobody is answered over TLS"
+            log.warning("--tls-cert %s, --tls-key %s: %s; %s", self._cert, self._key, _why(exc), goes_on)
+        self.trouble = f"--tls-cert {self._cert}, --tls-key {self._key}: {_why(exc)}"
 
     def _load(self) -> bool:
         stats = [path.stat() for path in (self._cert, self._key)]
@@ -59,6 +77,7 @@ class Certificate:
         for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self.context):
             context.load_cert_chain(self._cert, self._key, password=_no_password)
         self._stamp = stamp
+        self._is_there.set()
         return True
 
 

@@ -53,6 +53,8 @@ class StaticSource:
         self._stamps: dict[Path, tuple[int, int, int]] = {}
         self._read: dict[Path, list[RRset]] = {}
         self._is_loaded = False
+        self.layers: tuple[tuple[str, tuple[RRset, ...]], ...] = ()
+        """What ``on_change`` was given last, by where it is from."""
         self._told: frozenset[str] = frozenset()
         self._watch_trouble: str | None = None
         self._file_troubles: dict[Path, str] = {}
@@ -133,6 +135,8 @@ class StaticSource:
                 _tell(f"--hosts {problem}; passed over" for problem in self.problems.get(path, ()))
         if scan.records is not None:
             self._is_loaded = True
+            read = [(str(path), tuple(self._read[path])) for path in self._hosts if path in self._read]
+            self.layers = (("the configuration", self._configured), *read)
             conflicts = dict.fromkeys(map(str, scan.records.conflicts))
             _tell(f"static records: {conflict}" for conflict in conflicts if conflict not in self._told)
             self._told = frozenset(conflicts)

@@ -6,7 +6,7 @@ import ctypes
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -122,8 +122,8 @@ def share_evenly(sock: socket.socket, count: int) -> None:
 class Listeners:
     """What answers on one set of sockets; *handler* makes it of a transport and a family (4 or 6).
 
-    *sessions* are opened over TLS, and with *has_plain_sessions* over plain TCP as well; *gathers* as for
-    ``UdpListener``.
+    *sessions* are opened over TLS, and with *has_plain_sessions* over plain TCP as well. Nobody is answered over TLS
+    before *wait_for_tls* returns. *gathers* is as for ``UdpListener``.
     """
 
     def __init__(
@@ -132,6 +132,7 @@ class Listeners:
         *,
         gathers: bool = False,
         tls: ssl.SSLContext | None = None,
+        wait_for_tls: Callable[[], Awaitable[None]] | None = None,
         sessions: OpenSession | None = None,
         has_plain_sessions: bool = False,
     ) -> None:
@@ -139,6 +140,7 @@ class Listeners:
         self._udp: list[UdpListener] = []
         self._handler = handler
         self._gathers = gathers
+        self._wait_for_tls = wait_for_tls
         self._tls = tls
         self._sessions = sessions
         self._has_plain_sessions = has_plain_sessions
@@ -167,8 +169,13 @@ class Listeners:
             for family, sock in sockets.tcp:
                 await nursery.start(self._stream_listener(family, sock, None, plain).serve)
             for family, sock in sockets.tls:
-                await nursery.start(self._stream_listener(family, sock, self._tls, self._sessions).serve)
+                nursery.start_soon(self._serve_secured, family, sock)
             task_status.started()
+
+    async def _serve_secured(self, family: int, sock: socket.socket) -> None:
+        if self._wait_for_tls is not None:
+            await self._wait_for_tls()
+        await self._stream_listener(family, sock, self._tls, self._sessions).serve()
 
     def _stream_listener(
         self, family: int, sock: socket.socket, tls: ssl.SSLContext | None, sessions: OpenSession | None

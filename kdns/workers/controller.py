@@ -23,13 +23,15 @@ from kdns.net.addresses import own_addresses
 from kdns.program import Program, raise_descriptor_limit
 from kdns.serials import Serials
 from kdns.serve import check_upstreams, GC_THRESHOLDS, TICK_SECONDS
+from kdns.static import StaticSource
 from kdns.version import VERSION
 from kdns.workers.crew import Crew
 from kdns.workers.relay import Relay
 from kdns.workers.spawner import Spawner
-from kdns.workers.wire import encode, Moved
+from kdns.workers.wire import encode, Moved, Static
 from kdns.workers.worker import run_worker
 from zones.imports import Imports
+from zones.static import StaticRecords
 from zones.store import Store
 
 
@@ -61,6 +63,8 @@ class Controller:
         nothing = Store(imports=Imports() if config.clusterset_zones else None, external_zones=config.external_zones)
         self._zones = Zones(config, nothing, own_addresses(config.listen), None, self._serials.first)
         self._serials.watch(self._zones)
+        self._has_static = bool(config.records or config.hosts)
+        self._static = StaticSource(config.records, config.hosts, ttl=config.ttl, on_change=self._static_changed)
         self._synced = trio.Event()
         self.relay = Relay(self._zones.kinds, tell=self.crew.tell, on_synced=self._synced.set)
         self.source = api_or_manifests(config, self.metrics, pace)(self.relay)
@@ -98,8 +102,9 @@ class Controller:
         return missing or [f"not synced: worker {number}" for number in self.crew.unready]
 
     def troubles(self) -> list[str]:
-        """List what is wrong with where the objects come from, and with the workers."""
-        return troubles_of(self.relay) + self.crew.troubles() + self._serials.troubles()
+        """List what is wrong with where objects and records come from, and with the workers."""
+        troubles = troubles_of(self.relay) + self._static.troubles()
+        return troubles + self.crew.troubles() + self._serials.troubles()
 
     async def metrics_page(self) -> bytes:
         """Return the metrics page."""
@@ -116,17 +121,21 @@ class Controller:
         self.program.bind()
 
     def load(self) -> None:
-        """Read manifests, if they are what there is. Raises ConfigError."""
+        """Read what lies on this machine: hosts files and manifests. Raises ConfigError for the latter."""
+        if self._has_static:
+            self._static.load()
         load_manifests(self.source)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until a signal ends it, or cancelled. Sockets are bound and manifests loaded already."""
-        parts = [self.source.run, self._tick, self._tell_when_synced]
+        parts = [self.source.run, self._static.run, self._tick, self._tell_when_synced]
         if self._serials.notifier is not None:
             parts.append(self._serials.notifier.run)
         await self.program.run(self, parts, task_status=task_status)
 
     def _everything(self) -> Iterator[bytes]:
+        if self._has_static:
+            yield encode(Static(self._static.layers))
         yield from self.relay.everything()
         yield self._moved()
 
@@ -141,16 +150,28 @@ class Controller:
                 if group.name in self.crew.changed:
                     group.serial.changed()
             self.crew.changed.clear()
+            if self.crew.has_lost_changes:
+                self.crew.has_lost_changes = False
+                self._all_changed()
             if moved := self._serials.move():
                 self.crew.tell(self._moved())
+                await self.crew.ask_and_wait()  # so that none still has the serial before when a secondary asks
                 self._serials.tell(moved)
+
+    def _all_changed(self) -> None:
+        for group in self._zones.groups:
+            group.serial.changed()
+
+    def _static_changed(self, records: StaticRecords) -> None:
+        self.crew.tell(encode(Static(self._static.layers)))
 
     async def _tell_when_synced(self) -> None:
         began = trio.current_time()
         await self._synced.wait()
         while self.crew.unready:
+            await self.crew.ask_and_wait()
             await trio.sleep(0.05)
-            self.crew.ask()
+        self._all_changed()
         gc.collect()
         gc.freeze()
         workers = f"{self.crew.count} workers"

@@ -24,8 +24,8 @@ import trio
 from kdns.admin.metrics import Gauges
 from kdns.net.listeners import DRAIN_SECONDS, Sockets
 from kdns.workers.merged import Merged
-from kdns.workers.spawner import Ended, Spawned, Spawner
-from kdns.workers.wire import Asked, encode, Messages, read_telling, Retire, Stop, Told
+from kdns.workers.spawner import Ended, Failed, Spawned, Spawner
+from kdns.workers.wire import Asked, Drain, encode, Messages, read_telling, Retire, Told
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +40,20 @@ MAX_PAUSE_SECONDS: Final = 10.0
 LONG_LIFE_SECONDS: Final = 30.0
 """A worker that lived for this long did not die of how it starts."""
 
+ASK_SECONDS: Final = 1.0
+"""``Crew.ask`` is called so often."""
+
+END_SECONDS: Final = 1.0
+"""A worker that has nothing to do ends at once; one that does not by then is killed."""
+
 CHUNK_OCTETS: Final = 262_144
 
 ANSWER_SECONDS: Final = 0.5
 """How long somebody who looks at the metrics waits for what workers say; then what they said last is shown."""
 
 
-class SpawnerGone(Exception):
-    """The process that forks workers is gone: no worker could be replaced."""
+class SpawnerGone(OSError):
+    """The process that forks workers is gone: no worker could be replaced, so the program ends with a line."""
 
 
 class Worker:
@@ -70,6 +76,11 @@ class Worker:
         self.deaths = 0
         self.was_synced = False
 
+    @property
+    def is_drained(self) -> bool:
+        """Whether nothing is on its way that it would have to answer."""
+        return self.link is None or (self.told is not None and self.told.is_drained)
+
     def tell(self, octets: bytes) -> None:
         """Say something, as soon as the worker listens."""
         self.unsent += octets
@@ -87,9 +98,13 @@ class Crew:
         self.merged = Merged()
         self._nursery: trio.Nursery | None = None
         self._is_stopping = False
+        self._is_retired = False
+        self._asked_at = 0.0
         self._all_gone = trio.Event()
         self.changed: set[str] = set()
         """The zones whose serials workers want moved, by the first of those that share one."""
+        self.has_lost_changes = False
+        """Whether a worker has died, which may have known of changes and not told of them."""
 
     async def serve(
         self, sets: Sequence[Sockets], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -106,7 +121,8 @@ class Crew:
         finally:
             for worker in self.workers:
                 if worker.link is not None:
-                    worker.link.socket.close()  # which ends it
+                    worker.link.socket.close()
+                self._kill(worker)  # if it has not ended by itself, it hangs
             self._spawner.close()
 
     def tell(self, octets: bytes) -> None:
@@ -117,21 +133,35 @@ class Crew:
 
     def retire(self) -> None:
         """Have workers ask sessions to go."""
+        self._is_retired = True
         self.tell(encode(Retire()))
 
     async def drain(self) -> None:
-        """Have workers answer what is on its way, and end."""
+        """Have workers answer what is on its way, all of them until none has anything, and end."""
         self._is_stopping = True
-        self.tell(encode(Stop()))
+        self.tell(encode(Drain()))
         with trio.move_on_after(DRAIN_SECONDS + 1.0):
-            await self._all_gone.wait()
+            while not all(worker.is_drained for worker in self.workers):
+                await self.ask_and_wait()
+                await trio.sleep(0.05)
+        with trio.move_on_after(END_SECONDS):
+            for worker in self.workers:
+                if worker.link is not None:
+                    with contextlib.suppress(OSError):
+                        worker.link.socket.shutdown(socket.SHUT_WR)  # which ends it
+            if any(worker.link is not None for worker in self.workers):
+                await self._all_gone.wait()
 
     def ask(self) -> None:
         """Ask every worker how it is; kill those that have not said so for too long. To be called once a second."""
         now = trio.current_time()
+        was_away = now - self._asked_at > 3 * ASK_SECONDS
+        self._asked_at = now
         for worker in self.workers:
             if worker.link is None:
                 continue
+            if was_away:  # it was this process that hung: what they said meanwhile is still to be read
+                worker.asked_at = None
             if worker.asked_at is not None and now - worker.asked_at > HUNG_SECONDS:
                 log.error("worker %d has not answered for %g s; killed", worker.number, HUNG_SECONDS)
                 self._kill(worker)
@@ -146,7 +176,8 @@ class Crew:
         waiting = []
         for worker in self.workers:
             if worker.link is not None:
-                worker.has_told = trio.Event()
+                if worker.has_told.is_set():
+                    worker.has_told = trio.Event()
                 waiting.append(worker.has_told)
                 self._ask(worker)
         with trio.move_on_after(ANSWER_SECONDS):
@@ -221,7 +252,8 @@ class Crew:
         worker.link = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         worker.began = trio.current_time()
         worker.told, worker.asked_at = None, None
-        worker.unsent = bytearray(b"".join(self._everything()))
+        late = encode(Retire()) * self._is_retired + encode(Drain()) * self._is_stopping
+        worker.unsent = bytearray(b"".join(self._everything()) + late)
         worker.news = trio.Event()
         worker.news.set()
         self._nursery.start_soon(self._write, worker, worker.link)
@@ -269,18 +301,26 @@ class Crew:
             event = await self._spawner.next()
             match event:
                 case None:
-                    raise SpawnerGone
+                    raise SpawnerGone("the process that forks workers is gone; to be started anew as a whole")
                 case Spawned():
                     worker = self.workers[event.number]
                     worker.pid = event.pid
                     with contextlib.suppress(OSError):  # it has ended already
                         worker.pidfd = os.pidfd_open(event.pid)
+                case Failed():
+                    worker = self.workers[event.number]
+                    log.error("worker %d cannot be started: %s", worker.number, event.reason)
+                    await self._ended(worker)
                 case Ended():
                     for worker in self.workers:
                         if worker.pid == event.pid:
-                            await self._ended(worker, event.status)
+                            code = os.waitstatus_to_exitcode(event.status)
+                            why = f"by signal {-code}" if code < 0 else f"with status {code}"
+                            if not self._is_stopping:
+                                log.error("worker %d ended %s; another takes its place", worker.number, why)
+                            await self._ended(worker)
 
-    async def _ended(self, worker: Worker, status: int) -> None:
+    async def _ended(self, worker: Worker) -> None:
         assert self._nursery is not None  # as above
         if worker.link is not None:
             await trio.aclose_forcefully(worker.link)
@@ -294,9 +334,7 @@ class Crew:
                 self._all_gone.set()
             return
         worker.deaths += 1
-        code = os.waitstatus_to_exitcode(status)
-        why = f"by signal {-code}" if code < 0 else f"with status {code}"
-        log.error("worker %d ended %s; another takes its place", worker.number, why)
+        self.has_lost_changes = True
         self._nursery.start_soon(self._replace, worker)
 
     async def _replace(self, worker: Worker) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -10,6 +11,9 @@ from prometheus_client.core import Metric
 from kdns.workers.wire import Family
 
 _Key = tuple[str, tuple[tuple[str, str], ...]]
+
+MAX_SAMPLES: Final = 100_000
+_NAME: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]{0,199}")
 
 LARGEST: Final = frozenset({"kdns_hostname_conflicts"})
 """Gauges that say the same in each worker; of the others the sum is what a user wants."""
@@ -24,7 +28,8 @@ class Merged:
         self._families: dict[str, tuple[str, str]] = {}
 
     def take(self, number: int, families: tuple[Family, ...]) -> None:
-        """Take what a worker tells, in place of what it told before."""
+        """Take what a worker tells, in place of what it told before. Raises ValueError for what is no metric."""
+        check(families)
         self._told[number] = families
         for family in families:
             self._families.setdefault(family.name, (family.text, family.type))
@@ -55,6 +60,18 @@ class Merged:
             for (sample_name, labels), value in values[name].items():
                 metric.add_sample(sample_name, dict(labels), value)
             yield metric
+
+
+def check(families: tuple[Family, ...]) -> None:
+    """Raise ValueError for what would break the page that shows them."""
+    if sum(len(family.samples) + 1 for family in families) > MAX_SAMPLES:
+        raise ValueError(f"metrics of more than {MAX_SAMPLES} numbers")
+    for family in families:
+        names = set(_sample_names(family.name))
+        if family.type not in ("counter", "gauge", "histogram") or not _NAME.fullmatch(family.name):
+            raise ValueError(f"{family.name[:40]!r}, a {family.type[:20]!r}, is no metric")
+        if any(sample.name not in names for sample in family.samples):
+            raise ValueError(f"a number that is none of {family.name[:40]!r}")
 
 
 def _sample_names(name: str) -> Iterable[str]:

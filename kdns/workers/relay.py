@@ -43,6 +43,10 @@ class Relay(Sink):
         """List the objects of one kind."""
         return [_key(text) for text in self._objects[kind]]
 
+    def count(self, kind: Kind) -> int:
+        """Count the objects of one kind."""
+        return len(self._objects[kind])
+
     def service(self, namespace: bytes, name: bytes) -> Service | None:
         """Return a Service."""
         octets = self._objects[Kind.SERVICE].get(_text(ObjectKey(namespace, name)))

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import array
 import contextlib
+import ctypes
+import logging
 import os
 import select
 import signal
@@ -22,6 +24,8 @@ import msgspec
 import trio
 
 from kdns.net.listeners import Sockets
+
+log = logging.getLogger(__name__)
 
 MAX_SOCKETS: Final = 250
 """What one message can carry (SCM_MAX_FD is 253)."""
@@ -45,6 +49,13 @@ class Spawned(msgspec.Struct, frozen=True, array_like=True, tag=True):
     pid: int
 
 
+class Failed(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Worker *number* could not be forked."""
+
+    number: int
+    reason: str
+
+
 class Ended(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A worker has ended, with a status as waitpid(2) has it."""
 
@@ -52,7 +63,7 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, tag=True):
     status: int
 
 
-_replies: Final = msgspec.msgpack.Decoder(Spawned | Ended)
+_replies: Final = msgspec.msgpack.Decoder(Spawned | Failed | Ended)
 
 
 class Spawner:
@@ -67,7 +78,9 @@ class Spawner:
         """Fork the process that forks. To be called while there is one thread."""
         sys.stdout.flush()
         sys.stderr.flush()
+        controller = os.getpid()
         if not os.fork():
+            end_with(controller)
             self._ours.close()
             _quietly(self._fork_on_demand)
         self._theirs.close()
@@ -80,7 +93,7 @@ class Spawner:
             await trio.lowlevel.wait_writable(self._ours)
             self._ours.sendmsg([body], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
 
-    async def next(self) -> Spawned | Ended | None:
+    async def next(self) -> Spawned | Failed | Ended | None:
         """Return what happened next; None when the process that forks is gone."""
         await trio.lowlevel.wait_readable(self._ours)
         try:
@@ -114,8 +127,16 @@ class Spawner:
             if not body:
                 return  # the controller is gone
             order = msgspec.msgpack.decode(body, type=Spawn)
-            pid = os.fork()
+            spawner = os.getpid()
+            try:
+                pid = os.fork()
+            except OSError as exc:  # no more processes, or no memory, for now
+                self._theirs.send(msgspec.msgpack.encode(Failed(order.number, exc.strerror or str(exc))))
+                for fd in fds:
+                    os.close(fd)
+                continue
             if not pid:
+                end_with(spawner)
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 for end in (waker, woken, self._theirs):
@@ -150,14 +171,25 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def end_with(parent: int) -> None:
+    """Have the system end this process when its *parent* ends, however hung either may be then (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended already
+        os._exit(1)
+
+
 def _quietly(work: Callable[[], object]) -> NoReturn:
     """Do *work* as all that a forked process does: nothing of its parent's is run or flushed at the end."""
     status = 1
     try:
         work()
         status = 0
-    except BaseException:  # noqa: BLE001 - told, and the end of the process
-        sys.excepthook(*sys.exc_info())
+    except BaseException:
+        log.exception("process %d ends", os.getpid())
     finally:
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.flush()

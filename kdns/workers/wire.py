@@ -7,7 +7,9 @@
 | ``Completed``                | everything of a kind has been said once                                         |
 | ``Moved``                    | the serials of all zones, by the first of those that share one                  |
 | ``Asked``                    | say how things are: once a second, and when somebody looks at the metrics       |
-| ``Retire``, ``Stop``         | ask sessions to go; answer what is on its way and end                           |
+| ``Static``                   | the static records, all of them                                                 |
+| ``Retire``                   | ask sessions to go                                                              |
+| ``Drain``                    | say when nothing is on its way any more; the end of the link ends the worker    |
 
 | from a worker                | meaning                                                                         |
 |------------------------------|---------------------------------------------------------------------------------|
@@ -40,6 +42,7 @@ from zones.objects import (
     Service,
     ServiceImport,
 )
+from zones.records import RRset
 
 LENGTH_OCTETS: Final = 4
 MAX_MESSAGE_OCTETS: Final = 64 * 2**20
@@ -74,8 +77,14 @@ class Retire(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Ask sessions to go."""
 
 
-class Stop(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Answer what is on its way, and end."""
+class Drain(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Say when nothing is on its way any more."""
+
+
+class Static(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The static records, by where they are from."""
+
+    layers: tuple[tuple[str, tuple[RRset, ...]], ...]
 
 
 class Sample(msgspec.Struct, frozen=True, array_like=True):
@@ -104,6 +113,7 @@ class Told(msgspec.Struct, frozen=True, array_like=True):
 
     number: int
     is_synced: bool
+    is_drained: bool
     changed: tuple[str, ...]
     troubles: tuple[str, ...]
     cpu_seconds: float
@@ -127,7 +137,8 @@ Order = (
     | Moved
     | Asked
     | Retire
-    | Stop
+    | Drain
+    | Static
 )
 """What a controller says."""
 

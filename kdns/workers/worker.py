@@ -27,6 +27,7 @@ from kdns.workers.wire import (
     Asked,
     Completed,
     Deleted,
+    Drain,
     encode,
     Family,
     Messages,
@@ -35,11 +36,12 @@ from kdns.workers.wire import (
     read_order,
     Retire,
     Sample,
-    Stop,
+    Static,
     Told,
 )
 from zones.fields import share
 from zones.objects import kind_of
+from zones.static import StaticRecords
 
 STEP_SECONDS: Final = 0.001
 """Objects are applied for this long between two looks at the network."""
@@ -74,11 +76,11 @@ class Worker:
 
     def __init__(self, config: Config, link: socket.socket) -> None:
         self._link = trio.SocketStream(trio.socket.from_stdlib_socket(link))
-        self.cluster = Cluster(config, lambda sink: Fed())
-        self.cluster.load()
+        self.cluster = Cluster(config, lambda sink: Fed(), reads_hosts=False)
         self.answers = Answers(config, self.cluster)
         if self.answers.certificate is not None:
-            self.answers.certificate.load()
+            self.answers.certificate.load_or_note()
+        self._is_drained = False
         self._groups = {group.name: group for group in self.cluster.zones.groups}
         self._has_caught_up = trio.Event()
         self._process = psutil.Process()
@@ -86,7 +88,7 @@ class Worker:
     async def run(self, sockets: Sockets) -> None:
         """Answer until told to stop, or until the controller is gone."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._follow, nursery.cancel_scope)
+            nursery.start_soon(self._follow, nursery)
             await self._has_caught_up.wait()
             await nursery.start(self.answers.listeners.serve, [sockets])
             nursery.start_soon(self._tick)
@@ -98,7 +100,11 @@ class Worker:
             await trio.sleep(TICK_SECONDS)
             self.answers.tick()
 
-    async def _follow(self, scope: trio.CancelScope) -> None:
+    async def _drain(self) -> None:
+        await self.answers.listeners.drain()
+        self._is_drained = True
+
+    async def _follow(self, nursery: trio.Nursery) -> None:
         messages = Messages()
         while chunk := await self._link.receive_some(READ_OCTETS):
             began = trio.current_time()
@@ -106,15 +112,17 @@ class Worker:
                 order = read_order(body)
                 if isinstance(order, Asked):
                     await self._link.send_all(encode(self._told(order.number)))
-                elif isinstance(order, Stop):
-                    await self.answers.listeners.drain()
-                    scope.cancel()
+                elif isinstance(order, Drain):
+                    nursery.start_soon(self._drain)
+                elif isinstance(order, Static):
+                    # In a thread: there may be a hundred thousand of them.
+                    self.cluster.static_changed(await trio.to_thread.run_sync(StaticRecords, order.layers))
                 else:
                     self._take(order)
                 if trio.current_time() - began > STEP_SECONDS:
                     await trio.lowlevel.checkpoint()
                     began = trio.current_time()
-        scope.cancel()
+        nursery.cancel_scope.cancel()
 
     def _take(self, order: Order) -> None:
         sink = self.cluster.sink
@@ -135,7 +143,7 @@ class Worker:
                 self.cluster.moved(moved)
             case Retire():
                 self.answers.listeners.retire()
-            case Asked() | Stop():
+            case Asked() | Drain() | Static():
                 raise AssertionError("taken by the caller")
             case _:
                 sink.apply((share(order),), is_first=not sink.is_complete(kind_of(order)))
@@ -146,6 +154,7 @@ class Worker:
         return Told(
             number,
             cluster.sink.is_synced,
+            self._is_drained,
             tuple(group.name for group in cluster.zones.groups if group.serial.take()),
             tuple(self.answers.troubles()),
             times.user + times.system,

@@ -17,6 +17,7 @@ import dns.query
 import dns.zone
 import psutil
 import pytest
+import trustme
 import yaml
 
 from tests.support.api_server import ApiServer
@@ -236,3 +237,104 @@ def test_bad_manifests_end_it_before_anything_is_forked(tmp_path: Path) -> None:
     assert "UPPER" in done.stderr
     left = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True, check=False)
     assert left.stdout == ""
+
+
+def test_a_bad_certificate_costs_a_new_worker_tls_alone(api: ApiServer, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    issued = authority.issue_cert("127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(cert)
+    issued.private_key_pem.write_to_path(key)
+    tls = ("--listen-tls", "127.0.0.1:0", "--tls-cert", cert, "--tls-key", key)
+    with kdns("--api-server", api.url, "--workers", "2", *tls) as server:
+        server.wait_for("synced after")
+        good = cert.read_bytes()
+        cert.write_text("nonsense")
+        workers(server)[0].kill()
+        server.wait_for("another takes its place")
+        server.wait_until(lambda: len(metric(server, "kdns_worker_queries")) == 2)
+        assert ask_many(server, 30) == {("10.96.0.1",)}
+        server.wait_until(lambda: "--tls-cert" in server.page("/ready")[1])
+        cert.write_bytes(good)
+        server.wait_until(lambda: server.page("/ready") == (200, "OK"))
+
+
+def test_a_hosts_file_that_is_gone_is_served_by_a_new_worker_too(api: ApiServer, tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("192.0.2.1 gate.example\n")
+    with kdns("--api-server", api.url, "--workers", "2", "--hosts", hosts) as server:
+        server.wait_for("synced after")
+        hosts.unlink()
+        workers(server)[0].kill()
+        server.wait_for("another takes its place")
+        server.wait_until(lambda: len(metric(server, "kdns_worker_queries")) == 2)
+        assert ask_many(server, 30, "gate.example.") == {("192.0.2.1",)}
+
+
+def test_a_worker_that_hangs_does_not_outlive_the_program(server: Kdns) -> None:
+    hung, other = workers(server)
+    hung.suspend()
+    assert server.stop() == 0
+    _, alive = psutil.wait_procs([hung, other], timeout=5)
+    assert alive == []
+
+
+def test_a_change_that_dead_workers_knew_of_moves_the_serial(api: ApiServer, server: Kdns) -> None:
+    time.sleep(2.5)
+    (before,) = serials(server)
+    both = workers(server)
+    for worker in both:
+        worker.suspend()
+    api.put(service("new", "10.96.0.2"))
+    time.sleep(0.2)
+    for worker in both:
+        worker.kill()
+    wait_for_addresses(server.port, NEW, {"10.96.0.2"})
+    server.wait_until(lambda: min(serials(server)) > before)
+
+
+def test_a_transfer_has_the_serial_that_the_soa_has(api: ApiServer, server: Kdns) -> None:
+    def transferred() -> int:
+        zone = dns.zone.Zone("cluster.local.", relativize=False)
+        dns.query.inbound_xfr("127.0.0.1", zone, port=server.port)
+        return int(zone.find_rdataset("cluster.local.", "SOA")[0].serial)
+
+    for number in range(3):
+        transferred()
+        before = max(serials(server))
+        api.put(service(f"new{number}", f"10.96.1.{number}"))
+        server.wait_until(lambda before=before: min(serials(server)) > before)  # type: ignore[misc]
+        assert [transferred() for _ in range(6)] == [before + (max(serials(server)) - before)] * 6
+
+
+def test_all_workers_answer_until_none_has_anything_to_wait_for(api: ApiServer) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        upstream = f"127.0.0.1:{silent.getsockname()[1]}"
+        with kdns("--api-server", api.url, "--workers", "2", "--upstream", upstream) as server:
+            server.wait_for("synced after")
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.sendto(dns.message.make_query("www.example.com.", "A").to_wire(), ("127.0.0.1", server.port))
+                silent.settimeout(5)
+                silent.recv(512)
+                server.process.send_signal(signal.SIGTERM)
+                time.sleep(0.5)
+                assert ask_many(server, 10) == {("10.96.0.1",)}
+                assert server.process.wait(10) == 0
+                assert client.recv(512)[3] & 15 == 2, "SERVFAIL, in the end"
+
+
+def test_several_who_look_at_the_metrics_do_not_wait_for_each_other(server: Kdns) -> None:
+    took: list[float] = []
+
+    def look() -> None:
+        began = time.monotonic()
+        server.page("/metrics")
+        took.append(time.monotonic() - began)
+
+    threads = [threading.Thread(target=look) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(took) < 0.45, took

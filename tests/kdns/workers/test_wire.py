@@ -191,5 +191,22 @@ def test_metrics_are_added_up_and_counts_outlive_their_worker() -> None:
 
 
 def test_what_a_worker_tells_comes_out_as_it_went_in() -> None:
-    told = Told(1, True, ("cluster.local.",), ("a trouble",), 1.5, 10, families(1, 2))
+    told = Told(1, True, False, ("cluster.local.",), ("a trouble",), 1.5, 10, families(1, 2))
     assert read_telling(encode(told)[LENGTH_OCTETS:]) == told
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        Family("queries", "Queries.", "summary", ()),
+        Family("no name", "Queries.", "counter", ()),
+        Family("queries", "Queries.", "counter", (Sample("other_total", (), 1),)),
+        Family("queries", "Queries.", "counter", (Sample("queries_total", (), 1),) * 100_001),
+    ],
+    ids=["type", "name", "sample", "many"],
+)
+def test_what_is_no_metric_does_not_reach_the_page(family: Family) -> None:
+    merged = Merged()
+    with pytest.raises(ValueError, match=r"metric|number"):
+        merged.take(0, (family,))
+    assert values(merged) == {}
