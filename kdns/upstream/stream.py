@@ -67,7 +67,10 @@ class StreamQuestions:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None  # whoever asks while all ends has no connection to ask on
         raise AssertionError("unreachable: it ends by cancellation alone")
 
     def ask(self, attempt: Attempt, server: Server, wire: bytes) -> bool:

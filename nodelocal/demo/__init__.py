@@ -115,7 +115,7 @@ async def stage() -> AsyncIterator[Stage]:
     """Set everything up on loopback until the block ends."""
     outside = Outside()
     (_, sock), *_ = bind(Listen("127.0.0.1", 0), socket.SOCK_DGRAM, "the demo's outside world")
-    with sock, tempfile.TemporaryDirectory(prefix="nodelocal-demo-") as folder:
+    with sock, tempfile.TemporaryDirectory(prefix="demo-") as folder:
         async with example_cluster() as example, trio.open_nursery() as nursery:
             await nursery.start(UdpListener(sock, outside).serve)
             upstream = str(Listen(*sock.getsockname()[:2]))
@@ -124,7 +124,7 @@ async def stage() -> AsyncIterator[Stage]:
                 flags = {
                     "listen": ["127.0.0.1:0"],
                     "admin": ["127.0.0.1:0"],
-                    "control": str(Path(folder) / f"{mode}.sock"),
+                    "control": str(Path(folder) / mode[:3]),  # short: a socket's path has 107 octets at most
                     "cluster": [str(example.address)],
                     "upstream": [upstream],
                     "search": [HOST_DOMAIN],
