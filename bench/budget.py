@@ -6,9 +6,9 @@ import random
 from pathlib import Path
 
 from bench.dnsperf import drive, write_queries
-from bench.forward import nodelocal_command, OURS, PROBE
+from bench.peers import compiled_reflector, NODELOCAL, nodelocal_command, OUTSIDE_PROBE, reflector
 from bench.process import BenchError, free_port, LOAD_CPU, Process
-from bench.udp import compiled_reflector, reflector
+from bench.report import progress
 
 MILLION = 1_000_000
 STEP = 500_000
@@ -22,9 +22,9 @@ def run(folder: Path, *, millions: float, megabytes: int) -> list[dict[str, obje
     path = folder / "unique.txt"
     rows: list[dict[str, object]] = []
     port = free_port()
-    with reflector(binary, PROBE, name="upstream", cpu=LOAD_CPU) as upstream:
+    with reflector(binary, OUTSIDE_PROBE, name="upstream", cpu=LOAD_CPU) as upstream:
         command = nodelocal_command(folder, port, upstream.port, "--cache-size", f"{megabytes}MiB")
-        with Process(OURS, command, port, PROBE) as server:
+        with Process(NODELOCAL, command, port, OUTSIDE_PROBE) as server:
             start = server.proportional_octets()
             rows.append(_row(0, 0, start, start, megabytes))
             for number in range(int(millions * MILLION / STEP)):
@@ -32,7 +32,7 @@ def run(folder: Path, *, millions: float, megabytes: int) -> list[dict[str, obje
                 write_queries(path, ((f"x{source.getrandbits(60):x}.example.com", "A") for _ in range(STEP)))
                 done = drive(server, path, once=True)
                 rows.append(_row((number + 1) * STEP, done.lost, server.proportional_octets(), start, megabytes))
-                print(f"  {rows[-1]['names']:,} names: {rows[-1]['pss_mb']} MB", flush=True)
+                progress(f"{rows[-1]['names']:,} names: {rows[-1]['pss_mb']} MB")
     return rows
 
 
@@ -45,10 +45,3 @@ def _row(names: int, lost: int, octets: int, start: int, budget: int) -> dict[st
         "grown_mb": round(grown, 1),
         "of_budget": round(grown / budget, 2),
     }
-
-
-def table(rows: list[dict[str, object]]) -> None:
-    """Print *rows* for a person."""
-    print(f"\n{'names asked once':>18} {'lost':>8} {'PSS MB':>8} {'grown MB':>9} {'of the budget':>14}")
-    for row in rows:
-        print(f"{row['names']:>18,} {row['lost']:>8} {row['pss_mb']:>8} {row['grown_mb']:>9} {row['of_budget']:>14}")

@@ -11,11 +11,11 @@ from typing import Any
 
 from bench.cluster import write_manifests
 from bench.dnsperf import drive, Run, write_queries
+from bench.mixes import generated, make
+from bench.peers import BASE, CLUSTER_PROBE, compiled_reflector, reflector
 from bench.process import free_port, Process
-from bench.udp import BASE, compiled_reflector, queries_hot, queries_mixed, reflector
-from zones.names import Name
+from bench.report import progress
 
-PROBE = Name.from_text("svc1.ns1.svc.cluster.local")
 OFF, ON, FULL = "all off", "all on", "all on, with objects"
 
 
@@ -78,26 +78,26 @@ def run(folder: Path, *, seconds: float, rounds: int, services: int, imports: in
     ]  # fmt: skip
     ways: dict[str, Sequence[str]] = {OFF: [], ON: flags, FULL: [*flags, "--manifests", str(extra)]}
     hot, mixed = folder / "hot.txt", folder / "mixed.txt"
-    write_queries(hot, queries_hot(services))
-    write_queries(mixed, queries_mixed(services))
+    write_queries(hot, make("hot", generated(services)).questions)
+    write_queries(mixed, make("cluster", generated(services)).questions)
     figures: dict[str, dict[str, list[float]]] = {}
     binary = compiled_reflector(folder)
     for number in range(rounds):
         if binary is not None:
-            with reflector(binary, PROBE) as server:
+            with reflector(binary, CLUSTER_PROBE) as server:
                 some = figures.setdefault(BASE, {"hot": [], "mixed": [], "memory": []})
-                some["hot"].append(_driven(server, hot, seconds).cpu_us)
-                some["mixed"].append(_driven(server, mixed, seconds).cpu_us)
+                some["hot"].append(_driven(server, hot, seconds).cpu)
+                some["mixed"].append(_driven(server, mixed, seconds).cpu)
                 some["memory"].append(server.proportional_octets() / 2**20)
         for way, more in ways.items():
-            print(f"  {number + 1}/{rounds} {way} …", flush=True)
+            progress(f"{number + 1}/{rounds} {way} …")
             port = free_port()
             command = [sys.executable, "-m", "kdns", "serve", "--manifests", str(base), "--admin", "127.0.0.1:0"]
-            with Process(way, [*command, "--listen", f"127.0.0.1:{port}", *more], port, PROBE) as server:
+            with Process(way, [*command, "--listen", f"127.0.0.1:{port}", *more], port, CLUSTER_PROBE) as server:
                 some = figures.setdefault(way, {"hot": [], "mixed": [], "memory": []})
                 some["memory"].append(server.proportional_octets() / 2**20)
-                some["hot"].append(_driven(server, hot, seconds).cpu_us)
-                some["mixed"].append(_driven(server, mixed, seconds).cpu_us)
+                some["hot"].append(_driven(server, hot, seconds).cpu)
+                some["mixed"].append(_driven(server, mixed, seconds).cpu)
     return [_row(way, some, figures) for way, some in figures.items()]
 
 
@@ -117,15 +117,3 @@ def _row(way: str, some: dict[str, list[float]], figures: dict[str, dict[str, li
     row["pss_mb"] = round(memory, 1)
     row["more_mb"] = round(memory - statistics.median(figures[OFF]["memory"]), 1) if OFF in figures else None
     return row
-
-
-def table(rows: Sequence[dict[str, Any]]) -> None:
-    """Print *rows* for a person."""
-    head = ("way", "hot µs", "(min – max)", "× API", "mixed µs", "(min – max)", "× API", "PSS MB", "more MB")
-    print("\n{:22} {:>8} {:>15} {:>6} {:>9} {:>15} {:>6} {:>8} {:>8}".format(*head))
-    for row in rows:
-        print(
-            f"{row['way']:22} {row['hot_us']:>8} {row['hot_spread']:>15} {row['hot_ratio'] or '-':>6} "
-            f"{row['mixed_us']:>9} {row['mixed_spread']:>15} {row['mixed_ratio'] or '-':>6} "
-            f"{row['pss_mb']:>8} {row['more_mb'] if row['way'] != BASE else '-':>8}"
-        )

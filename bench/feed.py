@@ -9,13 +9,14 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from bench.process import BenchError, free_port, Process
 from bench.propagation import appears
+from bench.report import progress
 from kdns.proto import dso
 from tests.support.api_server import ApiServer
 from tests.support.kube import namespace, service
@@ -50,7 +51,7 @@ def run_node(events: int) -> list[dict[str, Any]]:
                 some = []
                 for number in range(count):
                     if number % 100 == 0:
-                        print(f"  {title}: {number} of {count} …", flush=True)
+                        progress(f"{title}: {number} of {count} …")
                     name = f"{'s' if more else 'n'}{number}"
                     new = service(name, f"10.97.{number >> 8}.{number & 255}")
                     owner = Name.from_text(f"{name}.default.svc.cluster.local")
@@ -74,7 +75,7 @@ def run_server(subscriptions: int, connections: int, each: int, events: int) -> 
         ):
             port = free_port()
             command = _command("kdns", port, "--api-server", api.url, "--push", "tcp")
-            print(f"  {title} …", flush=True)
+            progress(f"{title} …")
             with Process("kdns", command, port, PROBE) as server:
                 rows.append({"what": title, **_subscribed(api, server, count, per, events)})
     return rows
@@ -163,17 +164,3 @@ def _percentiles(some: list[float]) -> dict[str, Any]:
     for title, share in (("p50_ms", 0.5), ("p99_ms", 0.99), ("max_ms", 1.0)):
         row[title] = round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 2)
     return row
-
-
-def table(rows: Sequence[dict[str, Any]]) -> None:
-    """Print *rows* for a person."""
-    for row in rows:
-        print(f"\n{row['what']}")
-        for line in _lines(row):
-            print(f"  {line}")
-
-
-def _lines(row: dict[str, Any]) -> Iterator[str]:
-    for key, value in row.items():
-        if key != "what":
-            yield f"{key:20} {value:>10}"

@@ -6,19 +6,19 @@ import random
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from bench.forward import NAMES, PROBE, queries_cached, servers
-from bench.process import BenchError, LOAD_CPU, Process
-from bench.udp import compiled_reflector, reflector
+from bench.peers import compiled_reflector, forwarders, OUTSIDE_PROBE, reflector
+from bench.process import BenchError, LOAD_CPU
+from bench.report import percentiles, progress
 from kdns.proto.message import make_question
 from zones.names import Name
 
 BURST_SECONDS: Final = 0.001
 SETTLE_SECONDS: Final = 2.0
+NAMES: Final = 1000
 
 
 def run(folder: Path, *, rate: int, misses: float, seconds: float) -> list[dict[str, object]]:
@@ -27,26 +27,31 @@ def run(folder: Path, *, rate: int, misses: float, seconds: float) -> list[dict[
     if binary is None:
         raise BenchError("the upstream that answers the misses is a C program: Debian's package gcc compiles it")
     rows = []
-    with reflector(binary, PROBE, name="upstream", cpu=LOAD_CPU) as upstream:
-        makers: list[Callable[[], Process]] = [partial(reflector, binary, PROBE), *servers(folder, upstream.port)]
-        for number, start in enumerate(makers):
-            with start() as server:
-                print(f"  {number + 1}/{len(makers)} {server.name} …", flush=True)
+    with reflector(binary, OUTSIDE_PROBE, name="upstream", cpu=LOAD_CPU) as upstream:
+        contestants = forwarders(folder, upstream.port, peers=())
+        for number, contestant in enumerate(contestants):
+            with contestant.start() as server:
+                progress(f"{number + 1}/{len(contestants)} {server.name} …")
                 _drive(server.port, rate, 0.0, SETTLE_SECONDS, seed=number)
                 times, lost = _drive(server.port, rate, misses, seconds, seed=1000 + number)
                 rows.append(
-                    {"server": server.name, "rate": rate, "misses": misses, "lost": lost, **_percentiles(times)}
+                    {
+                        "server": server.name,
+                        "rate": rate,
+                        "misses": misses,
+                        "lost": lost,
+                        **percentiles(times, scale=1000),
+                    }
                 )
     return rows
 
 
 def _questions(misses: float, seed: int) -> Iterator[bytes]:
     source = random.Random(seed)
-    cached = [make_question(b"\0\0", Name.from_text(name), 1, edns=False)[2:] for name, _ in queries_cached()]
+    cached = [_question(f"name{number}.example.com") for number in range(NAMES)]
     while True:
         if source.random() < misses:
-            name = Name.from_text(f"x{source.getrandbits(48):012x}.example.com")
-            yield make_question(b"\0\0", name, 1, edns=False)[2:]
+            yield _question(f"x{source.getrandbits(48):012x}.example.com")
         else:
             yield cached[source.randrange(NAMES)]
 
@@ -81,20 +86,5 @@ def _drive(port: int, rate: int, misses: float, seconds: float, *, seed: int) ->
     return times, len(waiting)
 
 
-def _percentiles(times: list[float]) -> dict[str, float]:
-    ordered = sorted(times)
-    return {
-        title: round(ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000, 2)
-        for title, share in (("p50_ms", 0.5), ("p99_ms", 0.99), ("p999_ms", 0.999), ("max_ms", 1.0))
-    }
-
-
-def table(rows: list[dict[str, object]]) -> None:
-    """Print *rows* for a person."""
-    titles = ("server", "queries/s", "misses", "lost", "p50 ms", "p99 ms", "p99.9 ms", "max ms")
-    print("\n{:16} {:>10} {:>7} {:>6} {:>8} {:>8} {:>9} {:>8}".format(*titles))
-    for row in rows:
-        print(
-            f"{row['server']:16} {row['rate']:>10} {row['misses']:>7} {row['lost']:>6} {row['p50_ms']:>8} "
-            f"{row['p99_ms']:>8} {row['p999_ms']:>9} {row['max_ms']:>8}"
-        )
+def _question(name: str) -> bytes:
+    return make_question(b"\0\0", Name.from_text(name), 1, edns=False)[2:]

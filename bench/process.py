@@ -48,13 +48,16 @@ class Process:
         *,
         cwd: Path | None = None,
         cpu: int = SERVER_CPU,
+        waits: bool = True,
     ) -> None:
+        """*probe* is a name that has an address once the server is up; with *waits* entering waits for it."""
         self.name = name
         self.port = port
         self._command = list(command)
         self._probe = probe
         self._cwd = cwd
         self._cpu = cpu
+        self._waits = waits
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process ends
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -66,7 +69,8 @@ class Process:
         except OSError as exc:
             raise BenchError(f"{self.name}: {self._command[0]}: {exc.strerror}") from exc
         try:
-            self._wait()
+            if self._waits:
+                self._wait()
         except BaseException:
             self._end()
             raise
@@ -104,6 +108,11 @@ class Process:
         self._output.seek(0)
         return self._output.read().decode(errors="replace")
 
+    def check(self) -> None:
+        """Raise BenchError if it has ended."""
+        if self._process is not None and self._process.poll() is not None:
+            raise BenchError(f"{self.name} ended with status {self._process.returncode}: {self.output()[-500:]}")
+
     def _tree(self) -> list[psutil.Process]:
         root = psutil.Process(self.pid)  # taskset becomes the server itself
         return [root, *root.children(recursive=True)]
@@ -112,8 +121,7 @@ class Process:
         assert self._process is not None  # started just before
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                raise BenchError(f"{self.name} ended with status {self._process.returncode}: {self.output()[-500:]}")
+            self.check()
             if answers(self.port, self._probe):
                 return
             time.sleep(0.05)

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Final
 
 from bench.process import BenchError, free_port, Process
+from bench.report import percentiles, progress
 from kdns.proto.message import make_question
 from tests.support.api_server import ApiServer
 from tests.support.kube import endpoint_slice, namespace, service
@@ -37,7 +38,7 @@ def run(events: int) -> dict[str, list[float]]:
         with Process("kdns", [*command, "--admin", "127.0.0.1:0"], port, probe):
             for number in range(events):
                 if number % 100 == 0:
-                    print(f"  {number} of {events} events …", flush=True)
+                    progress(f"{number} of {events} events …")
                 name = Name.from_text(f"new{number}.default.svc.cluster.local")
                 new = service(f"new{number}", f"10.97.{number >> 8}.{number & 255}")
                 results["new Service"].append(appears(port, name, partial(api.put, new)))
@@ -72,20 +73,6 @@ def appears(port: int, name: Name, change: Callable[[], None], *, pause: float =
         return (time.perf_counter() - began) * 1000
 
 
-def report(results: dict[str, list[float]]) -> list[dict[str, object]]:
-    """Return a row for each kind of event: p50, p99 and the largest, in milliseconds."""
-    rows: list[dict[str, object]] = []
-    for kind, some in results.items():
-        ordered = sorted(some)
-        row: dict[str, object] = {"event": kind, "count": len(ordered)}
-        for title, share in (("p50_ms", 0.5), ("p99_ms", 0.99), ("max_ms", 1.0)):
-            row[title] = round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 2)
-        rows.append(row)
-    return rows
-
-
-def table(rows: list[dict[str, object]]) -> None:
-    """Print *rows* for a person."""
-    print(f"\n{'event':24} {'count':>6} {'p50 ms':>8} {'p99 ms':>8} {'max ms':>8}")
-    for row in rows:
-        print(f"{row['event']:24} {row['count']:>6} {row['p50_ms']:>8} {row['p99_ms']:>8} {row['max_ms']:>8}")
+def rows_of(results: dict[str, list[float]]) -> list[dict[str, object]]:
+    """Return a row for each kind of event: percentiles in milliseconds."""
+    return [{"event": kind, "count": len(some), **percentiles(some)} for kind, some in results.items()]

@@ -9,8 +9,9 @@ from typing import Final
 
 from bench.cluster import write_manifests
 from bench.dnsperf import drive, write_queries
+from bench.peers import CLUSTER_PROBE
 from bench.process import free_port, Process
-from zones.names import Name
+from bench.report import progress
 
 MILLION: Final = 1_000_000
 SERVICES: Final = 1_000
@@ -22,9 +23,8 @@ def run(folder: Path, millions: int) -> list[dict[str, object]]:
     write_manifests(manifests, SERVICES, 10)
     port = free_port()
     command = [sys.executable, "-m", "kdns", "serve", "--manifests", str(manifests), "--listen", f"127.0.0.1:{port}"]
-    probe = Name.from_text("svc1.ns1.svc.cluster.local")
     rows: list[dict[str, object]] = []
-    with Process("kdns", [*command, "--admin", "127.0.0.1:0"], port, probe) as server:
+    with Process("kdns", [*command, "--admin", "127.0.0.1:0"], port, CLUSTER_PROBE) as server:
         rows.append({"names": 0, "lost": 0, "resident_mb": _megabytes(server)})
         for number in range(millions):
             source = random.Random(number)
@@ -33,16 +33,9 @@ def run(folder: Path, millions: int) -> list[dict[str, object]]:
             )
             done = drive(server, path, once=True)
             rows.append({"names": (number + 1) * MILLION, "lost": done.lost, "resident_mb": _megabytes(server)})
-            print(f"  {number + 1} of {millions} million: {rows[-1]['resident_mb']} MB", flush=True)
+            progress(f"{number + 1} of {millions} million: {rows[-1]['resident_mb']} MB")
     return rows
 
 
 def _megabytes(server: Process) -> float:
     return round(server.resident_octets() / 2**20, 1)
-
-
-def table(rows: list[dict[str, object]]) -> None:
-    """Print *rows* for a person."""
-    print(f"\n{'names asked once':>18} {'lost':>8} {'resident MB':>12}")
-    for row in rows:
-        print(f"{row['names']:>18,} {row['lost']:>8} {row['resident_mb']:>12}")
