@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 
 from kdns.admin.metrics import Gauges
 from kdns.answer.transfer import Transfers
-from kdns.cluster import Cluster, public_namespaces, Zones
+from kdns.cluster import Cluster, public_namespaces
 from kdns.control.cluster import ApiSource, Source
 from kdns.control.sink import Sink
 from kdns.net.listeners import Listeners
 from kdns.notify import Notifier
 from kdns.proto.message import Message
+from kdns.served import Zones
 from kdns.upstream.forwarder import Forwarder
 
 ONE: tuple[str, ...] = ()

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from kdns.config import Config
 from kdns.notify import Notifier
+from kdns.served import Group, Zones
 from kdns.state import State
 from zones.names import Name
 from zones.zone import Serial
-
-if TYPE_CHECKING:
-    from kdns.cluster import Group, Zones
 
 
 class Serials:

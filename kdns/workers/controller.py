@@ -15,7 +15,7 @@ import trio
 from kdns.admin.metrics import Metrics
 from kdns.answers import server_label
 from kdns.certificate import Certificate
-from kdns.cluster import api_or_manifests, counts_of, load_manifests, troubles_of, Zones
+from kdns.cluster import api_or_manifests, counts_of, load_manifests, troubles_of
 from kdns.config import Config
 from kdns.control.reflector import Pace
 from kdns.gauges import cluster_gauges
@@ -23,6 +23,7 @@ from kdns.net.addresses import own_addresses
 from kdns.program import Program, raise_descriptor_limit
 from kdns.serials import Serials
 from kdns.serve import check_upstreams, GC_THRESHOLDS, TICK_SECONDS
+from kdns.served import Zones
 from kdns.static import StaticSource
 from kdns.version import VERSION
 from kdns.workers.crew import Crew
