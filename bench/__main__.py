@@ -91,7 +91,7 @@ def draw(report: Report, title: str, rows: Sequence[dict[str, Any]]) -> None:
 @click.option("--protocol", type=click.Choice(["udp", "tcp"]), default="udp", show_default=True)
 @click.option("--rate", default=0, help="Queries a second; by default full speed.")
 @click.option("--seconds", default=10.0, show_default=True, help="Length of a round.")
-@click.option("--rounds", default=3, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--clients", default=4, show_default=True, help="Sockets, or connections, that ask.")
 @click.option("--outstanding", default=256, show_default=True, help="Queries under way at most.")
 def bench_load(
@@ -120,10 +120,12 @@ def bench_load(
 
 @main.command("compare", short_help="kdns, nodelocal and every peer found, side by side.")
 @click.option("--what", type=click.Choice(["all", "authorities", "forwarders"]), default="all", show_default=True)
-@click.option("--services", default=10_000, show_default=True, help="Services in the cluster.")
+@click.option("--services", type=click.IntRange(2), default=10_000, show_default=True, help="Services in the cluster.")
 @click.option("--seconds", default=4.0, show_default=True, help="Length of a run.")
-@click.option("--rounds", default=3, show_default=True, help="Runs of each server on each mix.")
-@click.option("--workers", multiple=True, type=int, default=(1, 2), show_default=True, help="Workers of kdns.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Runs of each server on each mix.")
+@click.option(
+    "--workers", multiple=True, type=click.IntRange(1, 64), default=(1, 2), show_default=True, help="Workers of kdns."
+)
 @click.option(
     "--peer",
     multiple=True,
@@ -157,7 +159,13 @@ def bench_compare(
 
 
 @main.command("scale", short_help="Memory and CPU by the number of Services.")
-@click.option("--services", multiple=True, type=int, default=(1_000, 5_000, 10_000, 20_000, 50_000), show_default=True)
+@click.option(
+    "--services",
+    multiple=True,
+    type=click.IntRange(2),
+    default=(1_000, 5_000, 10_000, 20_000, 50_000),
+    show_default=True,
+)
 @click.option("--endpoints", default=10, show_default=True, help="Endpoints of each Service.")
 @click.option("--headless", default=0.0, show_default=True, help="The share of headless Services.")
 @click.option("--namespaces", default=10, show_default=True)
@@ -170,7 +178,9 @@ def bench_scale(services: tuple[int, ...], flags: str, **options: Any) -> None:
 
 
 @main.command("churn", short_help="Queries while the cluster changes.")
-@click.option("--services", default=5_000, show_default=True, help="Services that stay as they are.")
+@click.option(
+    "--services", type=click.IntRange(2), default=5_000, show_default=True, help="Services that stay as they are."
+)
 @click.option("--small", default=300, show_default=True, help="Headless Services of ten endpoints that are rolled.")
 @click.option("--large", default=5_000, show_default=True, help="Endpoints of the large headless Service.")
 @click.option("--rate", default=1_000, show_default=True, help="Events a second.")
@@ -211,8 +221,14 @@ def bench_watch_traffic(**options: Any) -> None:
 
 @main.command("features", short_help="What further zones and records cost.")
 @click.option("--seconds", default=4.0, show_default=True, help="Length of a run.")
-@click.option("--rounds", default=3, show_default=True, help="Runs of each way.")
-@click.option("--services", default=10_000, show_default=True, help="Services in the cluster, of ten endpoints each.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Runs of each way.")
+@click.option(
+    "--services",
+    type=click.IntRange(2),
+    default=10_000,
+    show_default=True,
+    help="Services in the cluster, of ten endpoints each.",
+)
 @click.option("--imports", default=2_000, show_default=True, help="ServiceImports, of one endpoint each.")
 @click.option("--routes", default=2_000, show_default=True, help="HTTPRoutes.")
 def bench_features(**options: Any) -> None:

@@ -203,3 +203,12 @@ def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
     assert err.decode().splitlines()[-1] == "bench: interrupted"
     _, alive = psutil.wait_procs(started, timeout=10)
     assert alive == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [("scale", "--services", "0"), ("compare", "--rounds", "0"), ("compare", "--workers", "65")]
+)
+def test_counts_that_cannot_be_are_told_at_once(arguments: tuple[str, ...]) -> None:
+    done = bench(*arguments)
+    assert done.returncode == 2
+    assert f"Invalid value for '{arguments[1]}': {arguments[2]} is not in the range" in done.stderr
