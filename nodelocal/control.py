@@ -141,7 +141,7 @@ class Control:
             case "flush":
                 name = _name(asked.get("name"))
                 self._server.expander.forget()
-                self._server.front.tick()
+                self._server.front.finished.forget()
                 return {"flushed": sum(map(self._server.resolver.cache.flush, self._flushed_with(name)))}
             case "explain":
                 name = _name(asked["name"])

@@ -18,6 +18,14 @@ from kdns.upstream.servers import Server
 from zones.names import Name
 from zones.records import IN, RRset
 
+JUST_SECONDS: Final = 0.05
+"""What came less than this long ago still has all the TTL that it came with."""
+
+
+def whole_seconds(left: float) -> int:
+    """Return the TTL to show where *left* seconds are left."""
+    return int(left + JUST_SECONDS) if left > 0 else 0
+
 
 class Entry(msgspec.Struct, gc=False):
     """One answer, or one denial.
@@ -57,13 +65,8 @@ class Entry(msgspec.Struct, gc=False):
         return self.rcode == NXDOMAIN and not self.answers
 
     def remaining(self, now: float) -> int:
-        """Return the TTL that is left, in whole seconds.
-
-        Seconds are those of the clock's ticks, at which the table of finished answers is emptied: so what is stored
-        there for a while never says more than is left, and what has just come says all that it came with.
-        """
-        left = int(self.expires_at) - int(now)
-        return left if left > 0 else 0
+        """Return the TTL that is left, in whole seconds."""
+        return whole_seconds(self.expires_at - now)
 
     def body_with_ttl(self, ttl: int) -> bytes:
         """Return the sections with every TTL set to *ttl*."""

@@ -2,7 +2,7 @@
 
 | a query                                     | what happens                                                           |
 |---------------------------------------------|------------------------------------------------------------------------|
-| in the table of finished answers            | the stored answer; the table is emptied once a second, so TTLs hold    |
+| in the table of finished answers            | the stored answer, made anew once a second (``nodelocal.finished``)    |
 | over its client's share                     | TC over UDP (``nodelocal.fairness``)                                   |
 | not readable, or refused whatever its name  | as ``kdns.proto.refusal`` has it                                       |
 | ANY                                         | HINFO "RFC8482" (RFC 8482 section 4.2)                                 |
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import perf_counter
 from typing import Final
 
@@ -26,17 +27,17 @@ from kdns.admin.stats import QueryStats
 from kdns.errors import WireError
 from kdns.net.handler import Client, Deliver, Later
 from kdns.proto.label import Label, Labels
-from kdns.proto.query import MAX_UDP_OCTETS, NOERROR, NXDOMAIN, Query, read_query, REFUSED, SERVFAIL, Transport
+from kdns.proto.query import NOERROR, NXDOMAIN, Query, read_query, REFUSED, SERVFAIL, Transport
 from kdns.proto.refusal import refusal
 from kdns.proto.response import make_bare, make_response
-from kdns.proto.table import AnswerTable
 from kdns.proto.table import Entry as Finished
 from kdns.upstream.forwarder import TOTAL_SECONDS
 from nodelocal import answers
 from nodelocal.cache import STALE_TTL
-from nodelocal.entry import Entry
+from nodelocal.entry import Entry, whole_seconds
 from nodelocal.expand import Expanded, Expander
 from nodelocal.fairness import Fairness
+from nodelocal.finished import FinishedAnswers, Made, Renew
 from nodelocal.loops import LoopGuard
 from nodelocal.resolver import Found, Link, Lookup, Resolver
 from nodelocal.route import Route
@@ -46,17 +47,6 @@ from zones.records import ANY, IN, OPT, RRset
 from zones.search import Walk
 
 log = logging.getLogger(__name__)
-
-MAX_TABLE_OCTETS: Final = {Transport.UDP: 12 * 2**20, Transport.TCP: 4 * 2**20}
-"""Memory for the finished answers of one second."""
-
-MAX_OWN_OCTETS: Final = 8 * 2**20
-"""Memory for the finished answers of one second that are for the clients of one namespace alone."""
-OWN_OCTETS: Final = 400
-"""What one of them costs beside its key and its responses."""
-
-_OwnKey = tuple[bytes, Transport, bytes]
-"""The namespace, the transport, the query behind its ID."""
 
 _FIRST_ODD_TYPE: Final = 249
 """From TKEY on come the types that ask for something else than records."""
@@ -69,7 +59,7 @@ LOCAL: Final = Route(ROOT, "", text="static")
 """What answers of this program's own are counted by."""
 
 SETTLED_SECONDS: Final = 1.0
-"""Only answers that live for longer than the table itself are stored in it."""
+"""Only answers that are good until they are made anew are stored among the finished ones."""
 
 
 class Front:
@@ -91,26 +81,10 @@ class Front:
         self.query_log = query_log
         self.fairness = fairness
         self.labels = Labels()
-        self.tables = {transport: AnswerTable(max_octets=octets) for transport, octets in MAX_TABLE_OCTETS.items()}
-        self.own: dict[_OwnKey, tuple[tuple[bytes, ...], Label]] = {}
-        self._own_octets = 0
+        self.finished = FinishedAnswers(stats.was_hit)
         self.expanded = 0
         """Questions answered under another name than asked for."""
         self._turn = 0
-
-    def tick(self) -> None:
-        """Once a second: what was finished is made anew, with smaller TTLs."""
-        for table in self.tables.values():
-            table.clear()
-        self.own.clear()
-        self._own_octets = 0
-
-    def keep_own(self, key: _OwnKey, tails: tuple[bytes, ...], label: Label) -> None:
-        """Store an answer for the clients of one namespace until the next tick, where there is room."""
-        octets = len(key[2]) + sum(map(len, tails)) + OWN_OCTETS
-        if len(key[2]) <= MAX_UDP_OCTETS and self._own_octets + octets <= MAX_OWN_OCTETS:
-            self.own[key] = tails, label
-            self._own_octets += octets
 
     def handler(self, transport: Transport, family: int) -> Handler:
         """Return what answers on one listener."""
@@ -134,7 +108,7 @@ class Handler:
         self._transport = transport
         self._proto = transport.value
         self._family = str(1 if family == 4 else 2)  # CoreDNS's numbers for IPv4 and IPv6
-        self._table = front.tables[transport]
+        self._table = front.finished.tables[transport]
         is_direct = front.query_log is None and front.fairness is None
         self.find: Callable[[bytes], Finished | None] = self._table.find if is_direct else _nothing
         self._find_kept = self._table.find
@@ -162,6 +136,7 @@ class Handler:
         finished = self._table.find_again(key) or self._find_kept(key)
         if finished is not None:
             assert isinstance(finished.sort.label, Label)  # what is stored below
+            finished.is_used = True
             return self._done(wire, finished.next(), finished.sort.label, client, began)
         try:
             query = read_query(wire, self._transport)
@@ -264,8 +239,22 @@ class Handler:
         tails = answers.plain(query, found, now)
         label = front.labels.of(route.text, query, tails[0][1] & 15)
         if is_common and found.expires_at - now >= SETTLED_SECONDS and not found.is_stale:
-            self._store(wire, tails, label)
+            self._store(wire, (tails, label), partial(self._plain_again, query, route))
         return self._done(wire, tails[0] if len(tails) == 1 else front.pick(tails), label, client, began)
+
+    def _plain_again(self, query: Query, route: Route) -> Made | None:
+        """Make the response of what the cache has, as for one who asks now."""
+        resolver, qname, qtype = self.resolver, query.qname, query.qtype
+        if resolver.local is not None and resolver.local.has(qname):
+            return None
+        do, cd = query.edns is not None and query.edns.do, query.checking_disabled
+        now = resolver.now()
+        entry = resolver.cache.find(qname, qtype, do=do, cd=cd, now=now)
+        if entry is None or entry.target is not None or entry.expires_at - now < SETTLED_SECONDS:
+            return None
+        resolver.hit(qname, qtype, entry, route, do=do, cd=cd, now=now)
+        tails = answers.plain(query, Found((Link(qname, entry),)), now)
+        return tails, self._front.labels.of(route.text, query, tails[0][1] & 15)
 
     def broken(self, wire: bytes, client: Client, began: float) -> bytes:
         """Return SERVFAIL for a query that broke us, from within the handling of the exception."""
@@ -279,7 +268,7 @@ class Handler:
         front = self._front
         namespace = walk.namespace if front.expander.pods is not None else None
         if namespace is not None:
-            known = front.own.get((namespace, self._transport, wire[2:]))
+            known = front.finished.find_own(namespace, self._transport, wire[2:])
             if known is not None:
                 return self._done(wire, front.pick(known[0]), known[1], client, began)
         waiting = _Walking(self, wire, query, walk, self._sender(client), began)
@@ -295,10 +284,22 @@ class Handler:
         label = front.labels.of(walk.zone.to_text(), query, tails[0][1] & 15)
         if lives >= SETTLED_SECONDS:
             if front.expander.pods is None:
-                self._store(wire, tails, label)
+                self._store(wire, (tails, label), partial(self._expanded_again, query, walk))
             else:
-                front.keep_own((walk.namespace, self._transport, wire[2:]), tails, label)
+                front.finished.store_own(walk.namespace, self._transport, wire[2:], (tails, label))
         return self._done(wire, front.pick(tails), label, client, began)
+
+    def _expanded_again(self, query: Query, walk: Walk) -> Made | None:
+        """Make the response of what is known of a walk's end."""
+        ends: list[Expanded] = []
+        do = query.edns is not None and query.edns.do
+        self.expander.expand(walk, query.qtype, ends.append, do=do, cd=query.checking_disabled)
+        if not ends or ends[0].decision.ending is Ending.LITERAL:
+            return None
+        tails, lives = self._tails(query, ends[0], self.resolver.now())
+        if lives < SETTLED_SECONDS:
+            return None
+        return tails, self._front.labels.of(walk.zone.to_text(), query, tails[0][1] & 15)
 
     def failed(self, wire: bytes, query: Query, client: Client, began: float) -> bytes:
         """Return SERVFAIL for a query whose time is up."""
@@ -308,7 +309,7 @@ class Handler:
         """Return the response and the seconds that it is good for; 0: not to be stored."""
         decision, found = expanded.decision, expanded.found
         left = max(0.0, decision.expires_at - now)
-        ttl = max(0, int(decision.expires_at) - int(now))
+        ttl = whole_seconds(left)
         is_stale = decision.is_stale or (found is not None and found.is_stale)
         if is_stale:
             ttl = STALE_TTL
@@ -328,10 +329,8 @@ class Handler:
 
     # -- bookkeeping --------------------------------------------------------------------------------------------------
 
-    def _store(self, wire: bytes, tails: tuple[bytes, ...], label: Label) -> None:
-        key = wire[2:]
-        if len(key) <= MAX_UDP_OCTETS and self._table.wants(key):
-            self._table.store(key, tails, (), label)
+    def _store(self, wire: bytes, made: Made, renew: Renew) -> None:
+        self._front.finished.store(self._transport, wire[2:], made, renew)
 
     def _limited(self, wire: bytes, client: Client, began: float) -> bytes | None:
         try:

@@ -174,7 +174,7 @@ class Server:
 
     def _dropped(self) -> None:
         """Have what was made of dropped entries follow them."""
-        self.front.tick()
+        self.front.finished.forget()
         self.expander.forget()
 
     def _static_changed(self, records: StaticRecords) -> None:
@@ -201,6 +201,7 @@ class Server:
         """Serve until a signal ends it, or cancelled. Sockets are bound already."""
         parts: list[Callable[[], Awaitable[None]]] = [
             self._tick,
+            self.front.finished.run,
             self.front.guard.run,
             self.control.serve,
             self.static.run,
@@ -224,8 +225,7 @@ class Server:
 
     async def _tick(self) -> None:
         while True:
-            await trio.sleep_until(int(trio.current_time()) + TICK_SECONDS)
-            self.front.tick()
+            await trio.sleep(TICK_SECONDS)
             self.stats.flush()
 
     def _domains(self) -> tuple[Name, ...]:

@@ -107,6 +107,10 @@ class QueryStats:
         if len(counter) > MAX_UNCOUNTED:
             self.flush()
 
+    def was_hit(self, entry: Entry) -> bool:
+        """Tell whether an answer of the table was sent since ``is_used`` was reset, or just before that."""
+        return entry.is_used or any(entry in counter for counter in self._hits.values())
+
     def miss(
         self, proto: str, family: str, label: Label | None, request: int, tail: bytes | None, seconds: float
     ) -> None:
@@ -131,6 +135,7 @@ class QueryStats:
         for (proto, family, bucket), counter in hits.items():
             by_sort: dict[Sort, int] = {}
             for entry, times in counter.items():
+                entry.is_used = True
                 by_sort[entry.sort] = by_sort.get(entry.sort, 0) + times
             for sort, times in by_sort.items():
                 of_hit = sort.label

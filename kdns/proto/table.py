@@ -46,16 +46,22 @@ class Sort:
 
 
 class Entry:
-    """A finished answer. ``next()`` gives its tail, another order of it each time where it rotates."""
+    """A finished answer. ``next()`` gives its tail, another order of it each time where it rotates.
 
-    __slots__ = ("key", "next", "octets", "owners", "sort")
+    ``is_used`` is for whoever counts what was sent, and for whoever wants to know.
+    """
 
-    def __init__(self, key: bytes, tails: tuple[bytes, ...], owners: tuple[bytes, ...], sort: Sort) -> None:
+    __slots__ = ("is_used", "key", "next", "octets", "owners", "sort")
+
+    def __init__(
+        self, key: bytes, tails: tuple[bytes, ...], owners: tuple[bytes, ...], sort: Sort, octets: int
+    ) -> None:
         self.key = key
         self.owners = owners
         self.sort = sort
-        self.next: Callable[[], bytes] = (repeat(tails[0]) if len(tails) == 1 else cycle(tails)).__next__
-        self.octets = ENTRY_OCTETS + len(key) + sum(map(len, tails))
+        self.next: Callable[[], bytes] = _in_turn(tails)
+        self.octets = octets
+        self.is_used = False
 
 
 class AnswerTable:
@@ -111,12 +117,24 @@ class AnswerTable:
         notes[one] = notes[other] = note
         return False
 
-    def store(self, key: bytes, tails: tuple[bytes, ...], owners: Iterable[bytes], label: object = None) -> None:
-        """Store an answer; it is forgotten when one of *owners* changes (their ``key``)."""
-        entry = Entry(key, tails, tuple(dict.fromkeys(owners)), self._sort_of(key, tails[0], label))
+    def store(
+        self,
+        key: bytes,
+        tails: tuple[bytes, ...],
+        owners: Iterable[bytes],
+        label: object = None,
+        *,
+        more_octets: int = 0,
+    ) -> Entry | None:
+        """Store an answer; it is forgotten when one of *owners* changes (their ``key``).
+
+        *more_octets* is what it costs elsewhere. Return None for one that is too large to be stored.
+        """
+        octets = ENTRY_OCTETS + len(key) + sum(map(len, tails)) + more_octets
+        entry = Entry(key, tails, tuple(dict.fromkeys(owners)), self._sort_of(key, tails[0], label), octets)
         self._drop(key)
-        if entry.octets > self._max_probation:
-            return
+        if octets > self._max_probation:
+            return None
         by_owner = self._by_owner
         for owner in entry.owners:
             others = by_owner.setdefault(owner, entry)
@@ -129,6 +147,23 @@ class AnswerTable:
             self._kept_octets += entry.octets
         else:
             self._add_on_probation(entry)
+        return entry
+
+    def holds(self, entry: Entry) -> bool:
+        """Tell whether *entry* is still the answer to its query."""
+        return (self._kept.get(entry.key) or self._probation.get(entry.key)) is entry
+
+    def renew(self, entry: Entry, tails: tuple[bytes, ...], label: object) -> bool:
+        """Have *entry*, which is held, say something else from now on; False where that is not of the same sort."""
+        if self._sort_of(entry.key, tails[0], label) is not entry.sort:
+            return False
+        entry.next = _in_turn(tails)
+        entry.is_used = False
+        return True
+
+    def drop(self, entry: Entry) -> None:
+        """Drop one that is held."""
+        self._drop(entry.key)
 
     def forget(self, owner: bytes) -> int:
         """Drop every answer that was made from the owner name with that ``key``; return how many."""
@@ -176,3 +211,7 @@ class AnswerTable:
                 entries.discard(entry)
             else:
                 del self._by_owner[owner]
+
+
+def _in_turn(tails: tuple[bytes, ...]) -> Callable[[], bytes]:
+    return (repeat(tails[0]) if len(tails) == 1 else cycle(tails)).__next__

@@ -704,7 +704,7 @@ async def test_pods_own_answers_are_bounded_in_octets(s: Scenario) -> None:
         spelled = "".join(c.upper() if number >> at & 1 else c for at, c in enumerate("many.example"))
         (wire,) = s.ask(f"{spelled}.com.backend.svc.{Z}", client="10.244.0.9", tcp=True).wires
         assert len(wire or b"") > 32_000
-    held = sum(sum(map(len, tails)) for tails, _ in s.server.front.own.values())
+    held = sum(sum(map(len, tails)) for tails, _ in s.server.front.finished._own.values())
     assert 0 < held <= 8 * 2**20
 
 

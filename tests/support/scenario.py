@@ -25,6 +25,7 @@ from kdns.proto.query import Transport
 from kdns.upstream.attempt import Attempt
 from kdns.upstream.servers import Protocol, Server
 from nodelocal import config
+from nodelocal.finished import TURNS
 from nodelocal.serve import Server as Nodelocal
 
 KDNS = dns.edns.OptionType.make(peer.CODE)
@@ -187,6 +188,8 @@ class Scenario:
             asked.wires.append(None if tail is None else wire[:2] + tail)
 
         entry = handler.find(wire[2:])
+        if entry is not None:
+            handler.count([entry], 0.0)
         answer = entry.next() if entry is not None else handler.respond(wire, lambda: (client, 40_000))
         if answer is None or isinstance(answer, bytes):
             deliver(answer)
@@ -212,10 +215,9 @@ class Scenario:
         left = seconds
         while left > 0:
             step = min(left, 0.25)
-            before = int(self.server.resolver.now())
             self.clock.jump(step)
-            if int(self.server.resolver.now()) != before:
-                self.server.front.tick()
+            for _ in range(int(step * TURNS)):
+                self.server.front.finished.turn()
             await trio.testing.wait_all_tasks_blocked()
             left -= step
 
