@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import Protocol, TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from kdns.upstream.servers import Server
     from kdns.upstream.stream import Connection
+    from kdns.upstream.udp import Port
 
 
 class Attempt(ABC):
     """A try to have a server answer; ``section`` is its question section in wire form, as it was sent.
 
-    The rest belongs to the sockets: the ID it was sent with, the descriptor or the connection that it waits on, and
+    The rest belongs to the sockets: the ID it was sent with, the port or the connection that it waits on, and
     how often it was moved to another connection.
     """
 
-    __slots__ = ("connection", "fd", "message_id", "moves", "section")
+    __slots__ = ("connection", "message_id", "moves", "port", "section")
 
     section: bytes
 
     def __init__(self) -> None:
         self.message_id = b""
-        self.fd = -1
+        self.port: Port | None = None
         self.connection: Connection | None = None
         self.moves = 0
 
@@ -36,3 +38,16 @@ class Attempt(ABC):
     @abstractmethod
     def lost(self, reason: str) -> None:
         """Note that no reply comes: the system or the connection says so."""
+
+
+class Carrier(Protocol):
+    """What carries attempts to servers and replies back."""
+
+    def ask(self, attempt: Attempt, server: Server, wire: bytes) -> bool:
+        """Send *wire*, a message without its ID; *attempt* is given what comes back, or told that it is lost.
+
+        False when it cannot even be tried; nothing is called then.
+        """
+
+    def close(self, attempt: Attempt) -> None:
+        """Give up on a question."""

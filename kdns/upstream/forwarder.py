@@ -33,7 +33,7 @@ import trio
 
 from kdns.errors import WireError
 from kdns.proto.query import FORMERR, HEADER_OCTETS, NOERROR, NOTIMP, NXDOMAIN
-from kdns.upstream.attempt import Attempt
+from kdns.upstream.attempt import Attempt, Carrier
 from kdns.upstream.question import Question, with_random_case
 from kdns.upstream.servers import Protocol, Server, ServerList
 from kdns.upstream.stream import StreamQuestions
@@ -84,6 +84,8 @@ class Exchanges:
         self._wake = trio.Event()
         self.udp = UdpQuestions()
         self.streams = StreamQuestions() if streams is None else streams  # an empty one is false
+        self.over_udp: Carrier = self.udp
+        self.over_streams: Carrier = self.streams
         self.timers = Timers()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -382,7 +384,7 @@ class _Try(Attempt, Generic[T]):
     __slots__ = ("_asking", "_began", "_has_edns", "_is_tcp", "server")
 
     def __init__(self, asking: _Asking[T], server: Server, now: float) -> None:
-        self.fd = -1
+        self.port = None
         self.connection = None
         self.moves = 0
         self._asking = asking
@@ -400,17 +402,17 @@ class _Try(Attempt, Generic[T]):
             wire = with_random_case(wire, urandom(len(asking.question.qname.wire)))
         self.section = wire[10 : 14 + len(asking.question.qname.wire)]
         if not self._is_tcp:
-            return exchanges.udp.ask(self, self.server, wire)
+            return exchanges.over_udp.ask(self, self.server, wire)
         server = self.server
         if server.protocol is Protocol.UDP:
             server = msgspec.structs.replace(server, protocol=Protocol.TCP)
-        return exchanges.streams.ask(self, server, wire)
+        return exchanges.over_streams.ask(self, server, wire)
 
     def close(self) -> None:
         """Give up: another was quicker, or time is up."""
         exchanges = self._asking.forwarder.exchanges
-        exchanges.udp.close(self)
-        exchanges.streams.close(self)
+        exchanges.over_udp.close(self)
+        exchanges.over_streams.close(self)
 
     def received(self, wire: bytes) -> bool:
         """Take a matching reply, or ask again in another way."""
@@ -452,7 +454,7 @@ class _Try(Attempt, Generic[T]):
 
     def _again(self, *, is_tcp: bool, has_edns: bool) -> None:
         """Ask once more; a socket that the reply came from is given up for it."""
-        self._asking.forwarder.exchanges.udp.close(self)
+        self._asking.forwarder.exchanges.over_udp.close(self)
         self._is_tcp, self._has_edns = is_tcp, has_edns
         if not self.start():
             self.lost("cannot be asked")

@@ -7,7 +7,6 @@ for the test to look at and to reply to as octets, and time passes when the test
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -98,9 +97,6 @@ class Wires:
     def __init__(self, sent: list[Sent], transport: str) -> None:
         self._sent = sent
         self._transport = transport
-        self.mismatched = 0
-        self.reused: Counter[Server] = Counter()
-        self.opened: Counter[Server] = Counter()
 
     def ask(self, attempt: Attempt, server: Server, wire: bytes) -> bool:
         """Hold a question."""
@@ -168,8 +164,8 @@ class Scenario:
         self.server = Nodelocal(config.load(flags, None), announce=lambda line: None)
         self.server.load()
         self.pending: list[Sent] = []
-        self.server.exchanges.udp = Wires(self.pending, "udp")  # type: ignore[assignment]
-        self.server.exchanges.streams = Wires(self.pending, "tcp")  # type: ignore[assignment]
+        self.server.exchanges.over_udp = Wires(self.pending, "udp")
+        self.server.exchanges.over_streams = Wires(self.pending, "tcp")
         self.handlers = {transport: self.server.front.handler(transport, 4) for transport in Transport}
 
     def ask(self, name: str, rrtype: str = "A", *, client: str = "10.244.0.9", do: bool = False, cd: bool = False,
