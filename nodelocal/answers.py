@@ -9,7 +9,7 @@ from kdns.proto.query import NOERROR, Query, SERVFAIL
 from kdns.proto.response import ede, make_response, opt_record
 from nodelocal.cache import STALE_TTL
 from nodelocal.entry import Entry
-from nodelocal.resolver import Found, Link
+from nodelocal.found import Found, Link
 from zones.names import Name
 from zones.records import A, AAAA, CNAME, RRset
 

@@ -13,7 +13,7 @@ from kdns.admin import logs
 from kdns.command import Command, OptionGroups, with_options
 from kdns.errors import ConfigError, Problem
 from kdns.options import LogFormat
-from kdns.version import VERSION
+from kdns.version import VERSION_TEXT
 from nodelocal import config
 from nodelocal.control import request
 from nodelocal.route import CLUSTER, UPSTREAM
@@ -23,7 +23,7 @@ COMMAND: Final = Command("nodelocal")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(VERSION, prog_name="nodelocal")
+@click.version_option(VERSION_TEXT, prog_name="nodelocal")
 def main() -> None:
     """DNS for Kubernetes nodes: the caching forwarder.
 

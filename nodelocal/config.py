@@ -32,7 +32,7 @@ from kdns.options import (
     zone,
 )
 from kdns.upstream.servers import Protocol, Server, server_from_text
-from nodelocal.cache import Limits
+from nodelocal.entry import Limits
 from nodelocal.expand import Mode
 from zones.names import Name
 from zones.records import RRset

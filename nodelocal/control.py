@@ -22,7 +22,7 @@ from nodelocal.cache import WHOLE
 from nodelocal.config import DEFAULT_CONTROL
 from nodelocal.entry import Entry, FAILURE
 from nodelocal.expand import Expanded, Mode
-from nodelocal.resolver import Found
+from nodelocal.found import Found
 from nodelocal.walking import Decision, Ending
 from zones.errors import BadName, BadRecord
 from zones.names import Name, split_labels

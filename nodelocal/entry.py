@@ -18,6 +18,17 @@ from kdns.upstream.servers import Server
 from zones.names import Name
 from zones.records import IN, RRset
 
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of the cache: octets of memory; TTLs and the time after them in seconds."""
+
+    max_octets: int = 32 * 2**20
+    min_ttl: int = 0
+    max_ttl: int = 86_400
+    max_negative_ttl: int = 3600
+    max_stale: int = 3600
+
+
 JUST_SECONDS: Final = 0.05
 """What came less than this long ago still has all the TTL that it came with."""
 

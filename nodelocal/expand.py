@@ -34,8 +34,9 @@ import msgspec
 from kdns.proto.query import NOERROR, NXDOMAIN
 from kdns.proto.tlds import is_public_tld
 from nodelocal.entry import seal
+from nodelocal.found import Found, Link
 from nodelocal.pods import NodePods
-from nodelocal.resolver import Found, Link, Resolver
+from nodelocal.resolver import Resolver
 from nodelocal.route import CLUSTER
 from nodelocal.walking import Decision, Ending, Walking
 from zones.names import label_octets, Name

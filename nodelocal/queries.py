@@ -38,8 +38,9 @@ from nodelocal.entry import Entry, whole_seconds
 from nodelocal.expand import Expanded, Expander
 from nodelocal.fairness import Fairness
 from nodelocal.finished import FinishedAnswers, Made, Renew
+from nodelocal.found import Found, Link
 from nodelocal.loops import LoopGuard
-from nodelocal.resolver import Found, Link, Lookup, Resolver
+from nodelocal.resolver import Lookup, Resolver
 from nodelocal.route import Route
 from nodelocal.walking import Ending
 from zones.names import ROOT

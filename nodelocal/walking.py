@@ -17,8 +17,9 @@ from kdns.proto.query import NXDOMAIN
 from kdns.proto.tlds import is_public_tld
 from kdns.upstream.forwarder import PATIENCE_SECONDS
 from nodelocal.entry import FAILURE
+from nodelocal.found import Found
 from nodelocal.pods import NodePods
-from nodelocal.resolver import Found, Resolver
+from nodelocal.resolver import Resolver
 from nodelocal.route import CLUSTER
 from zones.errors import BadName
 from zones.names import Name, split_labels

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nodelocal.cache import Cache, ENTRY_OCTETS, key_of, Limits, MAX_FAILURE_SECONDS
-from nodelocal.entry import Entry, seal
+from nodelocal.cache import Cache, ENTRY_OCTETS, key_of, MAX_FAILURE_SECONDS
+from nodelocal.entry import Entry, Limits, seal
 from zones.names import Name
 from zones.records import A, AAAA, RRset, SOA, soa_rdata
 
