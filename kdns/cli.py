@@ -19,7 +19,7 @@ from kdns.errors import ClusterError, ConfigError, Problem
 from kdns.options import LogFormat
 from kdns.proto.text import rrset_to_text
 from kdns.serve import Server
-from kdns.version import VERSION
+from kdns.version import VERSION_TEXT
 from kdns.workers.controller import Controller, make_spawner
 from kdns.workers.spawner import Spawner
 from zones.errors import BadName
@@ -35,7 +35,7 @@ config_options = with_options(config.OPTIONS)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(VERSION, prog_name="kdns")
+@click.version_option(VERSION_TEXT, prog_name="kdns")
 def main() -> None:
     """DNS for Kubernetes clusters: the authoritative server.
 
