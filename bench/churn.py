@@ -33,6 +33,8 @@ from zones.records import A, address_from_text
 
 BURST_SECONDS: Final = 0.0005
 SETTLE_SECONDS: Final = 20.0
+COST_RATES: Final = (1000, 200)
+"""Events a second, of as many seconds each."""
 QUIET_SECONDS: Final = 1.0
 MAX_WHOLE: Final = 4000
 """Addresses that one response over TCP has room for."""
@@ -104,8 +106,8 @@ def run(
             wrong = _settled(port, api.ask("truth"))
             for size in (100, 1000, large):
                 progress(f"CPU of an event of {size:,} endpoints …")
-                costs.append(_cost(api, server, f"a slice of a Service of {size:,}", f"large{size}x", cost_events))
-            costs.append(_cost(api, server, "a slice of a Service of 10", "small", cost_events))
+                costs += _costs(api, server, f"a slice of a Service of {size:,}", f"large{size}x", cost_events)
+            costs += _costs(api, server, "a slice of a Service of 10", "small", cost_events)
     columns = {
         "while": "while", "events_s": "events/s", "asked": "asked", "wrong": "wrong", "missing": "missing",
         "p50_ms": "p50 ms", "p99_ms": "p99 ms", "p99.9_ms": "p99.9 ms", "max_ms": "max ms",
@@ -233,7 +235,12 @@ def _asked(port: int, name: str) -> list[str]:
     return sorted(rdata.to_text() for rrset in reply.answer for rdata in rrset)
 
 
-def _cost(api: Remote, server: Process, title: str, name: str, events: int, *, rate: int = 200) -> dict[str, Any]:
+def _costs(api: Remote, server: Process, title: str, name: str, events: int) -> list[dict[str, Any]]:
+    """Return the CPU of an event in a busy cluster, and in one where the server is woken up for each."""
+    return [_cost(api, server, title, name, events * rate // min(COST_RATES), rate) for rate in COST_RATES]
+
+
+def _cost(api: Remote, server: Process, title: str, name: str, events: int, rate: int) -> dict[str, Any]:
     """Return the CPU of an event without queries; what the server uses when nothing happens is taken off."""
     before = server.cpu_seconds()
     time.sleep(QUIET_SECONDS)

@@ -471,7 +471,8 @@ class Reflector:
             self._sink.bad_object(self._where, message)
         kind = self._resource.kind
         is_first = not self._sink.is_complete(kind)
-        self._sink.apply((), [(kind, key) for key in batch.deletes])
+        if batch.deletes:
+            self._sink.apply((), [(kind, key) for key in batch.deletes])
         began = trio.current_time()
         for new in batch.puts.values():
             self._sink.apply((new,), is_first=is_first)
