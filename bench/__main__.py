@@ -186,7 +186,12 @@ def bench_scale(services: tuple[int, ...], flags: str, **options: Any) -> None:
 @click.option("--rate", default=1_000, show_default=True, help="Events a second.")
 @click.option("--queries", default=2_000, show_default=True, help="Queries a second.")
 @click.option("--seconds", default=10.0, show_default=True, help="Length of each kind of change.")
-@click.option("--cost-events", default=1_000, show_default=True, help="Events of each kind whose CPU is measured, at 200 a second; five times as many at 1,000 a second.")
+@click.option(
+    "--cost-events",
+    default=1_000,
+    show_default=True,
+    help="Events of each kind whose CPU is measured, at 200 a second; at 1,000 five times as many.",
+)
 @click.option("--flags", default="", help="More flags of kdns serve, such as '--workers 2'.")
 def bench_churn(flags: str, **options: Any) -> None:
     """Latency, wrong and missing answers, and CPU an event, while the cluster changes."""

@@ -61,6 +61,10 @@ class Program:
         self._count = sets
         self._sets: list[Sockets] = []
         self._admin: list[socket.socket] = []
+        self.ended = trio.Event()
+        """Set when everything that was on its way is answered, after ``end`` or a signal."""
+        self._ending = trio.Event()
+        self._hurry = trio.Event()
 
     def announce(self, line: str) -> None:
         """Tell the user; that nobody reads standard output any more must not end a DNS server."""
@@ -80,6 +84,20 @@ class Program:
             self.close()
             raise ConfigError(problems)
 
+    def adopt(self, sockets: Sockets, admin: Sequence[socket.socket]) -> None:
+        """Take sockets that somebody else has bound, and keeps open when this program ends."""
+        self._sets = [sockets]
+        self._admin = list(admin)
+
+    def end(self, lameduck: float) -> None:
+        """Stop in *lameduck* seconds: unready until then, and answering; told again, at once."""
+        if self.is_stopping:
+            self._hurry.set()
+            return
+        self.is_stopping = True
+        self._lameduck = lameduck
+        self._ending.set()
+
     def close(self) -> None:
         """Close all sockets."""
         for sockets in self._sets:
@@ -97,12 +115,15 @@ class Program:
         health: Health,
         parts: Sequence[Callable[[], Awaitable[None]]],
         *,
+        heeds_signals: bool = True,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Answer, with *parts* beside, until a signal ends it or it is cancelled. Sockets are bound already."""
+        """Answer, with *parts* beside, until a signal or ``end`` ends it or it is cancelled. Sockets are bound."""
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._end_on_signals, nursery.cancel_scope)
+                if heeds_signals:
+                    nursery.start_soon(self._end_on_signals)
+                nursery.start_soon(self._end_when_told, nursery.cancel_scope)
                 await nursery.start(self._answering.serve, self._sets)
                 await nursery.start(AdminEndpoint(self._admin, health).serve)
                 for address, port in self.addresses:
@@ -117,18 +138,24 @@ class Program:
         finally:
             self.close()
 
-    async def _end_on_signals(self, scope: trio.CancelScope) -> None:
+    async def _end_on_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            first = await anext(aiter(signals))
-            self.is_stopping = True
-            self._answering.retire()
-            if first == signal.SIGTERM and self._lameduck:
-                self.announce(f"SIGTERM: unready, answering for {self._lameduck:g} s more")
-                with trio.move_on_after(self._lameduck):
-                    await anext(aiter(signals))
-            await self._answering.drain()
-            self.announce("stopped")
-            scope.cancel()
+            async for number in signals:
+                if number == signal.SIGTERM and self._lameduck and not self.is_stopping:
+                    self.announce(f"SIGTERM: unready, answering for {self._lameduck:g} s more")
+                    self.end(self._lameduck)
+                else:
+                    self.end(0)
+
+    async def _end_when_told(self, scope: trio.CancelScope) -> None:
+        await self._ending.wait()
+        self._answering.retire()
+        with trio.move_on_after(self._lameduck):
+            await self._hurry.wait()
+        await self._answering.drain()
+        self.announce("stopped")
+        self.ended.set()
+        scope.cancel()
 
 
 def raise_descriptor_limit() -> None:

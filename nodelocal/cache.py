@@ -158,6 +158,20 @@ class Cache:
                 self._depth_of_cuts = max(self._depth_of_cuts, len(qname.labels))
         self._denials.store(key, entry)
 
+    def restore(self, key: bytes, entry: Entry) -> None:
+        """Keep what another cache kept under *key*, its times as they are; nothing else may be known under it."""
+        if key in self._index:
+            return
+        entry.octets = ENTRY_OCTETS + len(key) + len(entry.body) + PLACE_OCTETS * len(entry.ttl_at)
+        if not entry.is_denial:
+            self._answers.store(key, entry)
+            return
+        if entry.is_nxdomain:
+            qname = Name.trusted(key[:-3])
+            if self._may_cut(qname, qname, entry):
+                self._depth_of_cuts = max(self._depth_of_cuts, len(qname.labels))
+        self._denials.store(key, entry)
+
     def _forget(self, key: bytes) -> None:
         (self._denials if self._index[key].is_denial else self._answers).forget(key)
 

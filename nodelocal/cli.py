@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -14,10 +14,16 @@ from kdns.command import Command, OptionGroups, with_options
 from kdns.errors import ConfigError, Problem
 from kdns.options import LogFormat
 from kdns.version import VERSION_TEXT
+from kdns.workers.spawner import Spawner
 from nodelocal import config
 from nodelocal.control import request
+from nodelocal.network.plan import NODE
+from nodelocal.network.setup import Network
 from nodelocal.route import CLUSTER, UPSTREAM
 from nodelocal.serve import Server
+from nodelocal.supervise.supervisor import make_spawner, Supervisor
+
+T = TypeVar("T")
 
 COMMAND: Final = Command("nodelocal")
 
@@ -38,7 +44,17 @@ def serve(config_file: Path | None, **flags: Any) -> None:
     """Answer DNS queries until stopped."""
     conf = COMMAND.load(config.load, flags, config_file)
     logs.set_up(as_json=conf.log_format is LogFormat.JSON)
-    COMMAND.run(_serve, conf)
+    if conf.plan is not None or conf.supervise:
+        COMMAND.run(_supervise, conf, make_spawner(conf))
+    else:
+        COMMAND.run(_serve, conf)
+
+
+async def _supervise(conf: config.Config, spawner: Spawner) -> None:
+    server = Server(conf)
+    server.check()
+    server.load()
+    await Supervisor(conf, spawner, announce=COMMAND.announcer(conf.log_format)).run()
 
 
 async def _serve(conf: config.Config) -> None:
@@ -68,6 +84,63 @@ async def _check(conf: config.Config) -> None:
         then = "" if route.then is None else f", then {_servers(conf, route.then)}"
         click.echo(f"  {route.zone.to_text():28} {_servers(conf, route.servers)}{then}")
     click.echo(f"  search paths: {conf.expand.value}")
+
+
+@main.group(short_help="The node's addresses and rules: up, down, check.")
+def network() -> None:
+    """Put the node's addresses and rules up, take them down, or look whether they are as they should be.
+
+    `nodelocal serve --setup-network` does the first by itself and repairs them as long as it runs. They stay when it
+    ends: without an answer from here the rules leave all queries to the cluster's DNS.
+    """
+
+
+_PLAN_OPTIONS: Final = [
+    option
+    for option in config.OPTIONS
+    if option.name == "listen" or (option.group == NODE and option.name not in ("setup-network", "supervise"))
+]
+
+
+def _network(name: str) -> Callable[[Any], Any]:
+    return lambda command: network.command(name, cls=OptionGroups)(with_options(_PLAN_OPTIONS)(command))
+
+
+@_network("up")
+def up(config_file: Path | None, **flags: Any) -> None:
+    """Put the addresses and the rules up, where they are not: all of them, or none."""
+    if not _done(_plan(config_file, flags).up):
+        click.echo("nodelocal: everything is up already")
+
+
+@_network("down")
+def down(config_file: Path | None, **flags: Any) -> None:
+    """Take the rules and the addresses away: pods that ask at the local address are not answered any more."""
+    if not _done(_plan(config_file, flags).down):
+        click.echo("nodelocal: there is nothing to take down")
+
+
+@_network("check")
+def look(config_file: Path | None, **flags: Any) -> None:
+    """Look whether the addresses and the rules are as they should be; status 1 if they are not."""
+    wrong = _done(_plan(config_file, flags).check)
+    for line in wrong:
+        click.echo(f"nodelocal: {line}", err=True)
+    if wrong:
+        sys.exit(1)
+    click.echo("nodelocal: addresses and rules are as they should be")
+
+
+def _plan(file: Path | None, flags: dict[str, Any]) -> Network:
+    return Network(COMMAND.load(config.load_plan, flags, file), lambda line: click.echo(f"nodelocal: {line}"))
+
+
+def _done(work: Callable[[], T]) -> T:
+    """Return what *work* does, or end the program with what is wrong."""
+    try:
+        return work()
+    except ConfigError as exc:
+        COMMAND.end_with(exc.problems)
 
 
 @main.command(short_help="Both programs on an example cluster, all queries counted.")

@@ -34,6 +34,7 @@ from kdns.options import (
 from kdns.upstream.servers import Protocol, Server, server_from_text
 from nodelocal.entry import Limits
 from nodelocal.expand import Mode
+from nodelocal.network.plan import NODE_OPTIONS, Plan, plan_of
 from zones.names import Name
 from zones.records import RRset
 from zones.rewrite import Rule
@@ -63,6 +64,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that ``nodelocal serve`` was told, valid as a whole; each field is explained by its ``Option``."""
 
     listen: tuple[Listen, ...]
+    plan: Plan | None = None
+    supervise: bool = False
     admin: tuple[Listen, ...]
     control: Path
     cluster: tuple[Server, ...]
@@ -155,6 +158,7 @@ OPTIONS: Final[Sequence[Option]] = (
         group=SERVING,
     ),
     LAMEDUCK,
+    *NODE_OPTIONS,
     Option(
         "client-rate",
         "QUERIES",
@@ -340,13 +344,16 @@ def load(flags: Mapping[str, Any], file: Path | None) -> Config:
                 cluster = [_cluster(address)]
             except ValueError as exc:
                 problems.append(Problem(f"${CLUSTER_ENV}", f"{address!r} ({exc})", "an address"))
+    plan, listen = plan_of(values, written, problems)
     stubs = _stubs(values, written, problems)
     _check_together(values, written, problems)
     records = static_records(values, written, problems, ttl=STATIC_TTL)
     if problems:
         raise ConfigError(problems)
     return Config(
-        listen=tuple(dict.fromkeys(values["listen"])),
+        listen=listen,
+        plan=plan,
+        supervise=values["supervise"],
         admin=tuple(dict.fromkeys(values["admin"])),
         control=values["control"],
         cluster=tuple(dict.fromkeys(cluster)),
@@ -420,3 +427,12 @@ def _check_together(values: Mapping[str, Any], written: Mapping[str, tuple[str, 
     if least is not None and most is not None and least > most:
         place = written.get("min-ttl", written.get("max-ttl", ("min-ttl",)))[0]
         problems.append(Problem(place, f"{least}, above max-ttl {most}", "at most max-ttl"))
+
+
+def load_plan(flags: Mapping[str, Any], file: Path | None) -> Plan:
+    """Build the plan of the node's network alone, from the same options. Raises ConfigError with every problem."""
+    given = read_options(OPTIONS, {**flags, "setup-network": True}, file, program="nodelocal")
+    plan, _ = plan_of(given.values, given.written, given.problems)
+    if given.problems or plan is None:
+        raise ConfigError(given.problems)
+    return plan

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
-import os
 import socket
-import stat
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,14 +12,13 @@ from typing import Any, Final, NoReturn, TYPE_CHECKING
 
 import trio
 
-from kdns.errors import ConfigError, Problem
 from kdns.proto.query import RCODE_TEXT
 from kdns.proto.text import rrset_to_text
 from nodelocal.cache import WHOLE
-from nodelocal.config import DEFAULT_CONTROL
 from nodelocal.entry import Entry, FAILURE
 from nodelocal.expand import Expanded, Mode
 from nodelocal.found import Found
+from nodelocal.unix import bind_unix
 from nodelocal.walking import Decision, Ending
 from zones.errors import BadName, BadRecord
 from zones.names import Name, split_labels
@@ -51,46 +47,23 @@ class Control:
         self._server = server
         self._path = path
         self._sock: socket.socket | None = None
+        self._is_ours = True
+
+    def adopt(self, sock: socket.socket) -> None:
+        """Take a socket that somebody else has bound, and looks after."""
+        self._sock = sock
+        self._is_ours = False
 
     def bind(self) -> None:
-        """Make the socket. A socket left behind by a process that is gone is replaced. Raises ConfigError."""
-        place = f"--control {self._path}"
-        try:
-            if str(self._path) == DEFAULT_CONTROL:
-                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._remove_dead()
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            mask = os.umask(0o177)
-            try:
-                sock.bind(str(self._path))
-            except OSError:
-                sock.close()
-                raise
-            finally:
-                os.umask(mask)
-            sock.listen(16)
-            sock.setblocking(False)
-            self._sock = sock
-        except OSError as exc:
-            found = self._why(exc)
-            raise ConfigError([Problem(place, found, "a path in a folder that is there, for a socket")]) from exc
-
-    def _why(self, exc: OSError) -> str:
-        if not self._path.parent.is_dir():
-            return "a folder that is not there"
-        if self._path.is_dir():
-            return "a folder"
-        if exc.errno == errno.EADDRINUSE:
-            return "a socket that another process answers at" if self._path.is_socket() else "a file that is no socket"
-        return exc.strerror or str(exc)
+        """Make the socket. Raises ConfigError."""
+        self._sock = bind_unix(self._path, "--control")
 
     def close(self) -> None:
         """Remove the socket."""
         if self._sock is not None:
             self._sock.close()
             self._sock = None
-            with suppress(OSError):
-                self._path.unlink()
+            self._unlink()
 
     async def serve(self) -> NoReturn:
         """Answer until cancelled."""
@@ -100,6 +73,10 @@ class Control:
         try:
             await trio.serve_listeners(self._serve_one, [listener])
         finally:
+            self._unlink()
+
+    def _unlink(self) -> None:
+        if self._is_ours:
             with suppress(OSError):
                 self._path.unlink()
 
@@ -150,16 +127,6 @@ class Control:
                     raise TypeError("a name, a type and an address are text")
                 return await self._explain(name, rrtype_from_text(rrtype), client)
         return {"error": f"unknown request {asked.get('do')!r}"}
-
-    def _remove_dead(self) -> None:
-        try:
-            if not stat.S_ISSOCK(os.lstat(self._path).st_mode):
-                return  # binding there tells what is wrong
-        except OSError:
-            return
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            if sock.connect_ex(str(self._path)) == errno.ECONNREFUSED:
-                self._path.unlink()
 
     def _flushed_with(self, name: Name | None) -> list[Name | None]:
         """Return what is to be forgotten with *name*: also what kdns said of the search paths that begin there."""

@@ -6,6 +6,7 @@
 | over its client's share                     | TC over UDP (``nodelocal.fairness``)                                   |
 | not readable, or refused whatever its name  | as ``kdns.proto.refusal`` has it                                       |
 | ANY                                         | HINFO "RFC8482" (RFC 8482 section 4.2)                                 |
+| class CH, ``alive.nodelocal``               | NOERROR: this loop runs (``nodelocal.lease``)                          |
 | of a static record, or to be rewritten      | that (``nodelocal.local``)                                             |
 | a probe of ours that came back              | REFUSED, and its upstream is not asked any more (``nodelocal.loops``)  |
 | the first step of a search path             | what the whole path ends at (``nodelocal.expand``)                     |
@@ -39,6 +40,7 @@ from nodelocal.expand import Expanded, Expander
 from nodelocal.fairness import Fairness
 from nodelocal.finished import FinishedAnswers, Made, Renew
 from nodelocal.found import Found, Link
+from nodelocal.lease import CHAOS, PROBE_NAME
 from nodelocal.loops import LoopGuard
 from nodelocal.resolver import Lookup, Resolver
 from nodelocal.route import Route
@@ -176,6 +178,8 @@ class Handler:
     @staticmethod
     def _oddly(query: Query) -> bytes | None:
         """Return the response to what is refused or answered whatever its name, None for any other query."""
+        if query.qclass == CHAOS and query.qname == PROBE_NAME:
+            return make_response(query, rcode=NOERROR, ra=True)[0]
         if (refused := refusal(query, ra=True)) is not None:
             return refused[1]
         if query.qtype == ANY:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -16,7 +17,7 @@ from kdns.admin.stats import QueryStats
 from kdns.admin.upstreams import UpstreamStats
 from kdns.errors import ConfigError, Problem
 from kdns.net.addresses import is_listened_at
-from kdns.net.listeners import Listeners
+from kdns.net.listeners import Listeners, Sockets
 from kdns.program import Program, raise_descriptor_limit
 from kdns.static import StaticSource
 from kdns.upstream.forwarder import Exchanges, Forwarder
@@ -31,7 +32,7 @@ from nodelocal.entry import Entry
 from nodelocal.expand import Expander
 from nodelocal.fairness import Fairness
 from nodelocal.feed import FeedClient
-from nodelocal.follow import follow, watcher_command
+from nodelocal.follow import follow, take_said, watcher_command
 from nodelocal.local import Local
 from nodelocal.loops import LoopGuard
 from nodelocal.metrics import gauges_of
@@ -53,6 +54,9 @@ class Server:
 
     def __init__(self, config: Config, *, announce: Callable[[str], None] = print) -> None:
         self.config = config
+        self._is_supervised = False
+        self.facts: dict[str, float] = {}
+        """What the supervisor counts, by the name of its metric."""
         raise_descriptor_limit()
         first = config.listen[0]
         host = "" if first.address in ("::", "0.0.0.0") else first.address  # noqa: S104 - compared, not bound
@@ -192,6 +196,12 @@ class Server:
             self.program.close()
             raise
 
+    def adopt(self, sockets: Sockets, admin: Sequence[socket.socket], control: socket.socket) -> None:
+        """Take sockets that the supervisor has bound; it follows the signals, and the node's pods, too."""
+        self._is_supervised = True
+        self.program.adopt(sockets, admin)
+        self.control.adopt(control)
+
     @property
     def addresses(self) -> list[tuple[str, int]]:
         """The addresses that are answered at."""
@@ -208,8 +218,8 @@ class Server:
         ]
         if self.resolver.feed is not None:
             parts.append(self.resolver.feed.run)
-        if self.pods is not None:
-            parts.append(partial(follow, self.pods, watcher_command(self.config)))
+        if self.pods is not None and not self._is_supervised:
+            parts.append(partial(follow, partial(take_said, self.pods), watcher_command(self.config)))
         # What is there now stays, and questions leave no circles behind: the collector has little to find, and walks
         # the whole cache each time it looks. With its own thresholds it took three quarters of a miss's time.
         gc.collect()
@@ -218,7 +228,7 @@ class Server:
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.exchanges.run)
-                await self.program.run(self, parts, task_status=task_status)
+                await self.program.run(self, parts, heeds_signals=not self._is_supervised, task_status=task_status)
                 nursery.cancel_scope.cancel()
         finally:
             self.control.close()

@@ -40,6 +40,7 @@ class Spawn(msgspec.Struct, frozen=True, array_like=True, tag=True):
     udp: int
     tcp: int
     tls: int
+    others: int = 0
 
 
 class Spawned(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -67,9 +68,10 @@ _replies: Final = msgspec.msgpack.Decoder(Spawned | Failed | Ended)
 
 
 class Spawner:
-    """Forks processes that run *main*, given the worker's number, its link to the controller and its sockets."""
+    """Forks processes that run *main*, given the worker's number, its link to the controller, its sockets to answer on
+    and whatever *others* came with them."""
 
-    def __init__(self, main: Callable[[int, socket.socket, Sockets], None]) -> None:
+    def __init__(self, main: Callable[[int, socket.socket, Sockets, Sequence[socket.socket]], None]) -> None:
         self._main = main
         self._lock = trio.Lock()
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -85,10 +87,13 @@ class Spawner:
             _quietly(self._fork_on_demand)
         self._theirs.close()
 
-    async def spawn(self, number: int, link: socket.socket, sockets: Sockets) -> None:
+    async def spawn(
+        self, number: int, link: socket.socket, sockets: Sockets, others: Sequence[socket.socket] = ()
+    ) -> None:
         """Have worker *number* forked; ``next`` tells of it."""
-        fds = array.array("i", [link.fileno(), *(sock.fileno() for sock in sockets.all())])
-        body = msgspec.msgpack.encode(Spawn(number, len(sockets.udp), len(sockets.tcp), len(sockets.tls)))
+        fds = array.array("i", [link.fileno(), *(sock.fileno() for sock in (*sockets.all(), *others))])
+        order = Spawn(number, len(sockets.udp), len(sockets.tcp), len(sockets.tls), len(others))
+        body = msgspec.msgpack.encode(order)
         async with self._lock:
             await trio.lowlevel.wait_writable(self._ours)
             self._ours.sendmsg([body], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
@@ -158,11 +163,12 @@ class Spawner:
                 self._theirs.send(msgspec.msgpack.encode(Ended(pid, status)))
 
 
-def _sockets(order: Spawn, fds: Sequence[int]) -> tuple[socket.socket, Sockets]:
-    link, *others = (socket.socket(fileno=fd) for fd in fds)
-    bound = [(6 if sock.family == socket.AF_INET6 else 4, sock) for sock in others]
+def _sockets(order: Spawn, fds: Sequence[int]) -> tuple[socket.socket, Sockets, Sequence[socket.socket]]:
+    link, *some = (socket.socket(fileno=fd) for fd in fds)
+    count = len(some) - order.others
+    bound = [(6 if sock.family == socket.AF_INET6 else 4, sock) for sock in some[:count]]
     tcp_at, tls_at = order.udp, order.udp + order.tcp
-    return link, Sockets(bound[:tcp_at], bound[tcp_at:tls_at], bound[tls_at:])
+    return link, Sockets(bound[:tcp_at], bound[tcp_at:tls_at], bound[tls_at:]), some[count:]
 
 
 def ignore_signals() -> None:

@@ -10,7 +10,7 @@ import gc
 import logging
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import psutil
@@ -49,7 +49,9 @@ STEP_SECONDS: Final = 0.001
 READ_OCTETS: Final = 65_536
 
 
-def run_worker(config: Config, number: int, link: socket.socket, sockets: Sockets) -> None:
+def run_worker(
+    config: Config, number: int, link: socket.socket, sockets: Sockets, others: Sequence[socket.socket] = ()
+) -> None:
     """Work until the controller ends it; the whole of the process."""
     if number:  # what all of them would tell, the first tells
         for name in ("kdns.cluster", "kdns.static", "kdns.certificate"):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from kdns.proto import peer
-from nodelocal.follow import take_line
+from nodelocal.follow import take_said
 from nodelocal.pods import NodePods
 from tests.support.scenario import CLUSTER, KDNS, OUTSIDE, Scenario, scenario
 
@@ -455,7 +456,7 @@ def _with_pods(s: Scenario) -> None:
         b'{"put": ["b", "two", ["10.244.0.11"], "usual"]}',
         b'{"all": [["backend", "web-1"], ["backend", "own"], ["kube-system", "host"], ["a", "one"], ["b", "two"]]}',
     ):
-        take_line(pods, line)
+        take_said(pods, json.loads(line))
     s.server.expander.pods = pods
 
 
@@ -511,16 +512,16 @@ async def test_a_pod_that_is_gone_is_nobody(s: Scenario) -> None:
     pods = s.server.expander.pods
     assert pods is not None
     assert pods.at("10.244.0.9") is not None
-    take_line(pods, b'{"delete": ["backend", "web-1"]}')
+    take_said(pods, {"delete": ["backend", "web-1"]})
     assert pods.at("10.244.0.9") is None
-    take_line(pods, b'{"delete": ["a", "one"]}')
+    take_said(pods, {"delete": ["a", "one"]})
     one = pods.at("10.244.0.11")
     assert one is not None
     assert one.namespace == b"b"
-    take_line(pods, b'{"all": []}')
+    take_said(pods, {"all": []})
     assert len(pods) == 0
-    take_line(pods, b"nonsense")
-    take_line(pods, b'{"put": ["a"]}')
+    take_said(pods, {"nonsense": 1})
+    take_said(pods, {"put": ["a"]})
     assert len(pods) == 0
 
 

@@ -159,6 +159,7 @@ class OutOfOrder:
                         conn.sendall(struct.pack("!H", len(wire))[1:] + wire)
                         answered += 1
                         if self.close_after and answered >= self.close_after:
+                            self.batch, self.close_after = 1, 0  # the others come again, on another connection
                             conn.sendall(b"\x10\x00half of a message")
                             return
                     waiting = []
@@ -191,8 +192,6 @@ def test_a_connection_closed_in_mid_message_costs_no_answer() -> None:
                 sock.send(dns.message.make_query(name, "A").to_wire())
             first = {dns.message.from_wire(sock.recv(4096)).question[0].name.to_text() for _ in range(2)}
             assert len(first) == 2
-            upstream.batch = 1  # the others come again, on another connection
-            upstream.close_after = 0
             replies = [dns.message.from_wire(sock.recv(4096)) for _ in range(2)]
             assert all(reply.answer for reply in replies)
         assert upstream.connections >= 2

@@ -1,0 +1,47 @@
+"""JSON objects, one a line, over a stream: what the three processes and two supervisors say to each other.
+
+| to the worker               | meaning                                                                            |
+|-----------------------------|------------------------------------------------------------------------------------|
+| ``{"ask": number}``         | say that you live                                                                  |
+| ``{"watch": line}``         | a line of the watcher (``nodelocal.watcher``)                                      |
+| ``{"facts": {…}}``          | what the supervisor counts, for the metrics                                        |
+| ``{"dump": path}``          | write the cache there, for whoever comes next                                      |
+| ``{"end": seconds}``        | stop in so long, and answer until then                                             |
+
+| from the worker             | meaning                                                                            |
+|-----------------------------|------------------------------------------------------------------------------------|
+| ``{"told": number, …}``     | it lives; ``ready`` says whether it is                                             |
+| ``{"dumped": count}``       | the cache is written                                                               |
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import trio
+
+MAX_LINE_OCTETS: Final = 2**20
+_CHUNK_OCTETS: Final = 65_536
+
+Json = dict[str, Any]
+
+
+def encode(said: Json) -> bytes:
+    """Return the line."""
+    return json.dumps(said, separators=(",", ":")).encode() + b"\n"
+
+
+async def lines(stream: trio.abc.ReceiveStream) -> AsyncIterator[Json]:
+    """Yield each object until the stream ends. Raises ValueError for anything else, trio.BrokenResourceError."""
+    rest = b""
+    while chunk := await stream.receive_some(_CHUNK_OCTETS):
+        *some, rest = (rest + chunk).split(b"\n")
+        if len(rest) > MAX_LINE_OCTETS:
+            raise ValueError("a line that does not end")
+        for line in some:
+            said = json.loads(line)
+            if not isinstance(said, dict):
+                raise ValueError("not an object")  # noqa: TRY004 - what cannot be read is one error
+            yield said

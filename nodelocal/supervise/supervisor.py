@@ -1,0 +1,313 @@
+"""The supervisor: owns addresses, rules and sockets, starts the worker and the watcher, and starts them again.
+
+It parses no packet and talks to no API. What it holds outlives every worker: while there is none, what arrives waits in
+the sockets, and once the lease runs out the kernel leaves new queries to the cluster.
+
+| what happens                                   | what follows                                                        |
+|------------------------------------------------|---------------------------------------------------------------------|
+| the worker ends                                | another is forked, at once; its cache is empty                      |
+| it does not say that it lives for ``HUNG``     | it is killed, and so the same                                       |
+| the watcher ends                               | it is started again; what it said counts until then                 |
+| an address or the rules are gone, or changed   | they are put up again, within ``REPAIR_SECONDS``                    |
+| another supervisor asks for the sockets        | it is given them, and the cache; when it is ready, this one ends    |
+| SIGTERM                                        | the worker lets the lease run out, and answers until then           |
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+import trio
+
+from kdns.errors import ConfigError
+from kdns.net.addresses import Listen
+from kdns.workers.spawner import Ended, Failed, Spawned, Spawner
+from nodelocal import warm
+from nodelocal.config import Config
+from nodelocal.follow import follow, Json, Snapshot, watcher_command
+from nodelocal.network.addresses import AddressError
+from nodelocal.network.setup import Network
+from nodelocal.supervise import handover
+from nodelocal.supervise.lines import encode, lines
+from nodelocal.supervise.sockets import NodeSockets
+from nodelocal.supervise.worker import run_worker
+from nodelocal.unix import bind_unix
+
+log = logging.getLogger(__name__)
+
+ASK_SECONDS: Final = 0.25
+HUNG: Final = 5
+"""Askings in a row that a worker leaves unanswered before it is killed: they are counted, not timed, so that a machine
+that stands still for a while does not cost a worker."""
+FIRST_HUNG: Final = 8
+"""The same for one that has only just been forked, and reads the cache that was handed over."""
+REPAIR_SECONDS: Final = 2.0
+SHORT_LIFE_SECONDS: Final = 1.0
+MAX_PAUSE_SECONDS: Final = 5.0
+DUMP_SECONDS: Final = 20.0
+READY_SECONDS: Final = 120.0
+
+
+def make_spawner(config: Config) -> Spawner:
+    """Start the process that forks workers; before trio runs, and before there are threads."""
+    spawner = Spawner(partial(run_worker, config))
+    spawner.start()
+    return spawner
+
+
+class Supervisor:
+    """The program. *announce* is given the lines that a user sees on standard output."""
+
+    def __init__(self, config: Config, spawner: Spawner, *, announce: Callable[[str], None] = print) -> None:
+        self._config = config
+        self._spawner = spawner
+        self._announce = announce
+        self._network = Network(config.plan, log.info) if config.plan is not None else None
+        self._snapshot = Snapshot()
+        self._facts: dict[str, float] = {}
+        self._sockets: NodeSockets | None = None
+        self._link: trio.SocketStream | None = None
+        self._unsent = bytearray()
+        self._news = trio.Event()
+        self._pid = 0
+        self._asked = self._told = 0
+        self._began = 0.0
+        self._pause = 0.0
+        self._is_stopping = False
+        self._was_ready = trio.Event()
+        self._has_dumped = trio.Event()
+        self._gone = trio.Event()
+        self._is_broken = False
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until a signal or a successor ends it. Raises ConfigError where it cannot begin."""
+        path = self._config.control.parent / handover.FILE
+        given = await trio.to_thread.run_sync(handover.ask, path)
+        try:
+            if self._network is not None:
+                await trio.to_thread.run_sync(self._network.up)
+            self._sockets = NodeSockets(self._config, {} if given is None else given.sockets)
+            if given is not None:
+                self._say(f"{self._sockets.taken} sockets taken over from the nodelocal that was here")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._notice, nursery)
+                nursery.start_soon(self._end_on_signals)
+                await self._start(nursery)
+                nursery.start_soon(self._ask_again_and_again)
+                if self._config.node is not None:
+                    nursery.start_soon(follow, self._watched, watcher_command(self._config))
+                if self._network is not None:
+                    nursery.start_soon(self._repair, self._network)
+                await self._was_ready.wait()
+                if given is not None:
+                    await trio.to_thread.run_sync(given.ready)
+                    given = None
+                self._tell_addresses(self._sockets)
+                listener = bind_unix(path, "hand-over")
+                nursery.start_soon(self._hand_over, listener)
+                task_status.started()
+                await self._gone.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            if given is not None:
+                given.close()
+            self._spawner.close()
+            if self._sockets is not None:
+                handover.close(list(self._sockets.all().values()))
+
+    # -- the worker -------------------------------------------------------------------------------------------------
+
+    async def _start(self, nursery: trio.Nursery) -> None:
+        assert self._sockets is not None  # open since before the first worker
+        ours, theirs = socket.socketpair()
+        with theirs:
+            await self._spawner.spawn(0, theirs, self._sockets.dns, self._sockets.others)
+        link = self._link = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        self._began = trio.current_time()
+        self._asked = self._told = 0
+        self._unsent = bytearray(b"".join(encode({"watch": said}) for said in self._snapshot))
+        self._tell(facts=self._facts)
+        nursery.start_soon(self._write, link)
+        nursery.start_soon(self._read, link)
+
+    def _tell(self, **said: object) -> None:
+        self._unsent += encode(said)
+        self._news.set()
+
+    async def _write(self, link: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while self._link is link:
+                await self._news.wait()
+                self._news = trio.Event()
+                while self._unsent and self._link is link:
+                    chunk = bytes(self._unsent[:65_536])
+                    del self._unsent[: len(chunk)]
+                    await link.send_all(chunk)
+
+    async def _read(self, link: trio.SocketStream) -> None:
+        try:
+            async for said in lines(link):
+                match said:
+                    case {"told": number, "ready": ready}:
+                        self._told = number
+                        if ready:
+                            self._was_ready.set()
+                    case {"dumped": int()}:
+                        self._has_dumped.set()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+        except (ValueError, TypeError) as exc:
+            log.error("the worker says what makes no sense (%s); killed", exc)  # noqa: TRY400 - its words are enough
+            self._kill()
+
+    async def _ask_again_and_again(self) -> None:
+        while True:
+            await trio.sleep(ASK_SECONDS)
+            if self._pid and self._asked - self._told >= (HUNG if self._told else FIRST_HUNG):
+                log.error("the worker has not answered for %g s; killed", (self._asked - self._told) * ASK_SECONDS)
+                self._kill()
+            elif self._link is not None:
+                self._asked += 1
+                self._tell(ask=self._asked)
+
+    def _kill(self) -> None:
+        if self._pid:
+            with suppress(OSError):
+                os.kill(self._pid, signal.SIGKILL)
+
+    async def _notice(self, nursery: trio.Nursery) -> None:
+        """Note that the worker runs, and that it has ended."""
+        while True:
+            match await self._spawner.next():
+                case None:
+                    raise OSError("the process that forks workers is gone; to be started anew as a whole")
+                case Spawned(pid=pid):
+                    self._pid = pid
+                case Failed(reason=reason):
+                    log.error("the worker cannot be started: %s", reason)
+                    nursery.start_soon(self._replace, nursery)
+                case Ended(pid=pid, status=status) if pid == self._pid:
+                    self._pid = 0
+                    self._has_dumped.set()  # nobody is left to write anything
+                    if self._is_stopping:
+                        self._gone.set()
+                        continue
+                    code = os.waitstatus_to_exitcode(status)
+                    why = f"by signal {-code}" if code < 0 else f"with status {code}"
+                    log.error("the worker ended %s; another takes its place", why)
+                    self._count("nodelocal_worker_deaths")
+                    nursery.start_soon(self._replace, nursery)
+
+    async def _replace(self, nursery: trio.Nursery) -> None:
+        if self._link is not None:
+            await trio.aclose_forcefully(self._link)
+            self._link = None
+            self._news.set()
+        if trio.current_time() - self._began < SHORT_LIFE_SECONDS:
+            await trio.sleep(self._pause)
+            self._pause = min(max(2 * self._pause, 0.1), MAX_PAUSE_SECONDS)
+        else:
+            self._pause = 0.0
+        if not self._is_stopping:
+            await self._start(nursery)
+
+    # -- the others -------------------------------------------------------------------------------------------------
+
+    def _watched(self, said: Json) -> None:
+        self._snapshot.take(said)
+        self._tell(watch=said)
+
+    async def _repair(self, network: Network) -> None:
+        """Put up again what is gone; told once, until it is all there again."""
+        while True:
+            await trio.sleep(REPAIR_SECONDS)
+            try:
+                if await trio.to_thread.run_sync(network.up):
+                    log.warning("the node's addresses or rules were not as they should be; repaired")
+                    self._count("nodelocal_network_repairs")
+                if self._is_broken:
+                    log.info("the node's network is as it should be again")
+                    self._is_broken = False
+            except ConfigError as exc:
+                self._count("interface_check" if isinstance(exc, AddressError) else "iptables")
+                if not self._is_broken:
+                    log.error("the node's network cannot be repaired: %s", exc)  # noqa: TRY400 - its words are enough
+                self._is_broken = True
+
+    def _count(self, fact: str) -> None:
+        self._facts[fact] = self._facts.get(fact, 0) + 1
+        self._tell(facts=self._facts)
+
+    async def _hand_over(self, listener: socket.socket) -> None:
+        async with trio.open_nursery() as nursery:
+            listening = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
+            nursery.start_soon(partial(trio.serve_listeners, self._hand_over_to, [listening], handler_nursery=nursery))
+
+    async def _hand_over_to(self, stream: trio.SocketStream) -> None:
+        assert self._sockets is not None  # open as long as this runs
+        path = self._config.control.parent / warm.FILE
+        try:
+            async with stream:
+                link = _plain(stream.socket)
+                if (user := handover.peer_of(link)) != os.geteuid():
+                    log.warning("somebody else asks for the sockets: user %d", user)
+                    return
+                with trio.move_on_after(READY_SECONDS):
+                    async for said in lines(stream):
+                        match said:
+                            case {"nodelocal": version}:
+                                if version == handover.VERSION:
+                                    self._has_dumped = trio.Event()
+                                    self._tell(dump=str(path))
+                                    with trio.move_on_after(DUMP_SECONDS):
+                                        await self._has_dumped.wait()
+                                handover.give(link, self._sockets.all())
+                            case {"ready": True}:
+                                self._say("another nodelocal has taken the sockets over")
+                                self._end(0)
+                                await self._gone.wait()
+                                return
+        except (OSError, ValueError, trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            log.warning("a hand-over came to nothing: %s", exc)
+        with suppress(OSError):
+            path.unlink()
+
+    # -- the end ----------------------------------------------------------------------------------------------------
+
+    async def _end_on_signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                lameduck = self._config.lameduck if number == signal.SIGTERM and not self._is_stopping else 0
+                if lameduck:
+                    self._say(f"SIGTERM: answering until the lease has run out, for {lameduck:g} s at least")
+                self._end(lameduck)
+
+    def _end(self, lameduck: float) -> None:
+        self._is_stopping = True
+        self._tell(end=lameduck)
+        if not self._pid:
+            self._gone.set()
+
+    def _say(self, line: str) -> None:
+        with suppress(OSError, ValueError):
+            self._announce(f"nodelocal: {line}")
+
+    def _tell_addresses(self, sockets: NodeSockets) -> None:
+        for _, sock in sockets.dns.udp:
+            self._say(f"answering on {Listen(*sock.getsockname()[:2])} (udp, tcp)")
+        for sock in sockets.admin:
+            self._say(f"metrics, health and readiness on http://{Listen(*sock.getsockname()[:2])}")
+
+
+def _plain(sock: object) -> socket.socket:
+    """Return the standard library's socket in trio's."""
+    plain = sock._sock  # type: ignore[attr-defined]
+    assert isinstance(plain, socket.socket)
+    return plain

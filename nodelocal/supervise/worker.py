@@ -1,0 +1,105 @@
+"""The worker: answers on sockets that the supervisor owns; no capability, no credentials, no API server.
+
+It ends when the supervisor says so, or is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+import trio
+
+from kdns.net.listeners import Sockets
+from nodelocal import warm
+from nodelocal.config import Config
+from nodelocal.follow import take_said
+from nodelocal.lease import Lease
+from nodelocal.network.plan import LEASE_SECONDS, Rules
+from nodelocal.serve import Server
+from nodelocal.supervise.lines import encode, lines
+from nodelocal.supervise.privileges import give_up
+
+log = logging.getLogger(__name__)
+
+LET_OUT_SECONDS = LEASE_SECONDS + 0.3
+"""How long an orderly stop goes on answering without renewing the lease: until nothing comes here any more."""
+
+
+def run_worker(
+    config: Config, number: int, link: socket.socket, sockets: Sockets, others: Sequence[socket.socket]
+) -> None:
+    """Work until the supervisor ends it; the whole of the process. *number* is not used: there is one."""
+    give_up()
+    trio.run(_run, config, link, sockets, others)
+
+
+async def _run(config: Config, link: socket.socket, sockets: Sockets, others: Sequence[socket.socket]) -> None:
+    control, *admin = others
+    server = Server(config, announce=lambda line: None)
+    server.load()
+    server.adopt(sockets, admin, control)
+    await Worker(config, server, link).run()
+
+
+class Worker:
+    """The worker's end of the link."""
+
+    def __init__(self, config: Config, server: Server, link: socket.socket) -> None:
+        self._server = server
+        self._link = trio.SocketStream(trio.socket.from_stdlib_socket(link))
+        self._warm = config.control.parent / warm.FILE
+        plan = config.plan
+        self._lease = Lease(plan.ours) if plan is not None and plan.rules is Rules.NFT else None
+
+    async def run(self) -> None:
+        """Answer until told to stop, or until the supervisor is gone."""
+        server = self._server
+        count = warm.read(server.resolver.cache, self._warm, server.resolver.now())
+        if count:
+            log.info("%d entries of the cache were handed over", count)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(server.run)
+            if self._lease is not None:
+                nursery.start_soon(self._lease.run)
+            nursery.start_soon(self._follow, nursery)
+            await server.program.ended.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _follow(self, nursery: trio.Nursery) -> None:
+        async for said in lines(self._link):
+            match said:
+                case {"ask": number}:
+                    await self._tell(told=number, ready=not self._server.not_ready())
+                case {"watch": line} if self._server.pods is not None:
+                    take_said(self._server.pods, line)
+                case {"facts": facts}:
+                    self._server.facts.update(facts)
+                case {"dump": path}:
+                    nursery.start_soon(self._dump, Path(path))
+                case {"end": seconds}:
+                    self._end(seconds)
+        nursery.cancel_scope.cancel()
+
+    async def _tell(self, **said: object) -> None:
+        try:
+            await self._link.send_all(encode(said))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            log.debug("nobody reads the link any more")
+
+    async def _dump(self, path: Path) -> None:
+        server = self._server
+        try:
+            count = await warm.write(server.resolver.cache, path, server.resolver.now())
+        except OSError as exc:
+            log.warning("the cache is not handed over: %s", exc)
+            count = 0
+        await self._tell(dumped=count)
+
+    def _end(self, seconds: float) -> None:
+        if self._lease is not None and seconds:
+            self._lease.stop()
+            seconds = max(seconds, LET_OUT_SECONDS)
+        self._server.program.end(seconds)

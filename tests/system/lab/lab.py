@@ -1,0 +1,247 @@
+"""The lab itself.
+
+    pods 10.244.1.11, .12, .13 ── node (10.244.1.1) ── cluster 10.244.9.11, .12 ── outside 192.0.2.53
+    and the same in fd00:244::/32, 2001:db8::/32; the Service address is 10.96.0.10, fd00:10:96::a
+
+Three namespaces and three pods, joined by veths. The node forwards with conntrack on, and translates the Service address
+as kube-proxy does in its nftables mode: round robin over the two servers, by random choice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.netns import Namespace, namespace, needs_netns
+from tests.support.process import Kdns, wait_until
+
+LOCAL = {4: "169.254.20.10", 6: "fd00:a9fe:20::10"}
+SERVICE = {4: "10.96.0.10", 6: "fd00:10:96::a"}
+SERVERS = {4: ("10.244.9.11", "10.244.9.12"), 6: ("fd00:244:9::11", "fd00:244:9::12")}
+PODS = 3
+
+WHO = "who.lab.test"
+"""Answered by a static record of whoever is asked: the last octets say by whom."""
+BY_NODE, BY_CLUSTER = "203.0.113.1", "203.0.113.2"
+
+needs_lab = [
+    needs_netns,
+    pytest.mark.skipif(shutil.which("nft") is None, reason="needs Debian's package nftables"),
+    pytest.mark.root,
+    pytest.mark.system,
+]
+
+KUBE_PROXY = """
+table inet kube-proxy {
+	chain services {
+		ip daddr 10.96.0.10 meta l4proto { tcp, udp } th dport 53 dnat ip to numgen random mod 2 map { 0 : 10.244.9.11, 1 : 10.244.9.12 }
+		ip6 daddr fd00:10:96::a meta l4proto { tcp, udp } th dport 53 dnat ip6 to numgen random mod 2 map { 0 : fd00:244:9::11, 1 : fd00:244:9::12 }
+	}
+	chain prerouting { type nat hook prerouting priority dstnat; jump services; }
+	chain output { type nat hook output priority -100; jump services; }
+	chain postrouting {
+		type nat hook postrouting priority srcnat;
+		ct status dnat oifname != "pod*" ip saddr != 10.244.1.0/24 masquerade
+	}
+}
+"""
+
+
+class Lab:
+    """The namespaces, and what runs in them."""
+
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
+        self._stack = stack
+        self.folder = folder
+        self.node = stack.enter_context(namespace())
+        self.cluster = stack.enter_context(namespace())
+        self.pods = [
+            stack.enter_context(namespace(f"nameserver {LOCAL[4]}\nsearch default.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n"))
+            for _ in range(PODS)
+        ]
+        self._join()
+
+    def _join(self) -> None:
+        node = self.node
+        for key in ("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"):
+            _must(node.run("sysctl", "-q", "-w", key))
+        for number, pod in enumerate(self.pods, 11):
+            link = f"pod{number}"
+            _must(node.run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", pod.name))
+            for command in (
+                f"address add 10.244.1.1/32 dev {link}", f"-6 address add fd00:244:1::1/128 dev {link} nodad",
+                f"link set {link} up",
+                f"route add 10.244.1.{number}/32 dev {link}", f"-6 route add fd00:244:1::{number}/128 dev {link}",
+            ):  # fmt: skip
+                _must(node.run("ip", *command.split()))
+            for command in (
+                f"address add 10.244.1.{number}/32 dev eth0", f"-6 address add fd00:244:1::{number}/128 dev eth0 nodad",
+                "link set eth0 up",
+                "route add 10.244.1.1 dev eth0", "route add default via 10.244.1.1 dev eth0",
+                "-6 route add fd00:244:1::1 dev eth0", "-6 route add default via fd00:244:1::1 dev eth0",
+            ):  # fmt: skip
+                _must(pod.run("ip", *command.split()))
+        _must(node.run("ip", "link", "add", "dns0", "type", "veth", "peer", "name", "eth0", "netns", self.cluster.name))
+        for command in (
+            "address add 10.244.9.1/24 dev dns0", "-6 address add fd00:244:9::1/64 dev dns0 nodad", "link set dns0 up",
+        ):  # fmt: skip
+            _must(node.run("ip", *command.split()))
+        for command in (
+            *(f"address add {address}/24 dev eth0" for address in SERVERS[4]),
+            *(f"-6 address add {address}/64 dev eth0 nodad" for address in SERVERS[6]),
+            "address add 192.0.2.53/32 dev eth0",
+            "link set eth0 up",
+            "route add default via 10.244.9.1", "-6 route add default via fd00:244:9::1",
+        ):  # fmt: skip
+            _must(self.cluster.run("ip", *command.split()))
+        _must(node.run("ip", "route", "add", "192.0.2.53/32", "via", "10.244.9.11"))
+        self.load_kube_proxy()
+        for table in ("ip", "ip6"):  # conntrack is on where something asks for it
+            _must(node.run("nft", f"add table {table} watch"))
+            _must(node.run("nft", f"add chain {table} watch c {{ type filter hook forward priority 0; }}"))
+            _must(node.run("nft", f"add rule {table} watch c ct state new accept"))
+
+    def load_kube_proxy(self) -> None:
+        """Load the stand-in for kube-proxy."""
+        subprocess.run([*self.node.prefix(), "nft", "-f", "-"], input=KUBE_PROXY, text=True, check=True)
+
+    def start(self, namespace: Namespace, *command: str) -> Kdns:
+        """Start a program in a namespace; it is ended with the lab."""
+        output = self._stack.enter_context(tempfile.TemporaryFile())
+        process = subprocess.Popen(
+            [*namespace.prefix(), *command], stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        self._stack.callback(_end, process)
+        return Kdns(process, output)
+
+    def start_servers(self) -> list[Kdns]:
+        """Start the two servers of the cluster's DNS, each on its addresses of both families."""
+        manifests = self.folder / "cluster.yaml"
+        manifests.write_text("apiVersion: v1\nkind: Namespace\nmetadata: {name: default}\n")
+        servers = []
+        for number in range(2):
+            listens = [f"{SERVERS[4][number]}:53", f"[{SERVERS[6][number]}]:53"]
+            if not number:
+                listens.append("192.0.2.53:53")
+            servers.append(
+                self.start(
+                    self.cluster, sys.executable, "-m", "kdns", "serve", "--manifests", str(manifests),
+                    *(part for listen in listens for part in ("--listen", listen)),
+                    "--admin", f"127.0.0.1:{9100 + number}", "--record", f"{WHO} 0 A {BY_CLUSTER}",
+                    "--record", f"who.cluster.local 0 A {BY_CLUSTER}",
+                )  # fmt: skip
+            )
+        for server in servers:
+            server.wait_for("synced")
+        return servers
+
+    def nodelocal(self, *more: str, name: str = "run") -> Kdns:
+        """Start nodelocal on the node."""
+        folder = self.folder / name
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return self.start(
+            self.node, sys.executable, "-m", "nodelocal", "serve", "--setup-network",
+            "--service-address", SERVICE[4], "--service-address", SERVICE[6],
+            "--cluster", SERVERS[4][0], "--cluster", SERVERS[4][1], "--upstream", "192.0.2.53",
+            "--admin", "127.0.0.1:9253", "--control", str(folder / "control.sock"), "--record", f"{WHO} 0 A {BY_NODE}",
+            *more,
+        )  # fmt: skip
+
+    def has_lease(self, address: str) -> bool:
+        """Tell whether the lease of an address runs."""
+        kind = "alive6" if ":" in address else "alive4"
+        listed = self.node.run("nft", "-j", "list", "set", "inet", "nodelocal", kind)
+        return not listed.returncode and address in listed.stdout
+
+    def wait_for_leases(self) -> None:
+        """Wait until the leases of all addresses run."""
+        wait_until(
+            lambda: all(self.has_lease(one) for some in (LOCAL, SERVICE) for one in some.values()), lambda: "no lease"
+        )
+
+    @contextmanager
+    def asking(
+        self, address: str, *, seconds: float, rate: float = 67, patience: float = 2.5, pods: Sequence[int] = (0, 1, 2),
+        tcp: bool = False, on_node: bool = False,
+    ) -> Iterator[Asked]:  # fmt: skip
+        """Have pods, and perhaps the node itself, ask at a steady rate while the block runs; then wait for them."""
+        command = [sys.executable, "-m", "tests.system.lab.asker", address, str(rate), str(seconds), str(patience), WHO]
+        spaces = [self.pods[pod] for pod in pods] + [self.node] * on_node
+        processes = [
+            subprocess.Popen([*space.prefix(), *command, *(["tcp"] * tcp)], stdout=subprocess.PIPE, text=True)
+            for space in spaces
+        ]
+        asked = Asked()
+        try:
+            time.sleep(0.7)  # until they have begun
+            yield asked
+            for process in processes:
+                out, _ = process.communicate(timeout=seconds + patience + 30)
+                asked.rows += json.loads(out)
+        finally:
+            for process in processes:
+                _end(process)
+        asked.rows.sort(key=lambda row: float(row["at"]))
+
+    def conntrack(self) -> int:
+        """Return how many connections the node tracks that have to do with port 53."""
+        listed = self.node.run("conntrack", "-L")
+        return sum("dport=53 " in line for line in listed.stdout.splitlines())
+
+
+class Asked:
+    """What became of each question."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    @property
+    def lost(self) -> list[dict[str, Any]]:
+        """The questions that were not answered."""
+        return [row for row in self.rows if str(row["who"]).startswith("error")]
+
+    def by(self, who: str) -> int:
+        """Count the answers of one server."""
+        return sum(row["who"] == who for row in self.rows)
+
+    @property
+    def longest(self) -> float:
+        """The seconds that the slowest answer took."""
+        return max((row["seconds"] for row in self.rows if row not in self.lost), default=0.0)
+
+
+def _must(done: subprocess.CompletedProcess[str]) -> None:
+    assert not done.returncode, f"{' '.join(done.args)}: {done.stderr}"
+
+
+def _end(process: subprocess.Popen[Any]) -> None:
+    """End a process and what it started."""
+    if process.poll() is None:
+        for signal in (15, 9):
+            try:
+                os.kill(process.pid, 18)
+                process.send_signal(signal)
+                process.wait(8)
+                break
+            except (subprocess.TimeoutExpired, ProcessLookupError):
+                continue
+
+
+@contextmanager
+def lab() -> Iterator[Lab]:
+    """Make the lab; everything of it is gone afterwards."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"lab-{uuid.uuid4().hex[:6]}-")))
+        yield Lab(stack, folder)
