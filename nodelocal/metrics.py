@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from kdns.admin.metrics import Gauges
 from kdns.net.listeners import Listeners
@@ -12,8 +12,10 @@ from nodelocal.walking import Ending
 SETUP_ERRORS = ("iptables", "iptables_lock", "interface_add", "interface_check", "configmap")
 
 
-def gauges_of(front: Front, listeners: Listeners, server: str, troubles: Callable[[], Sequence[str]]) -> Gauges:
-    """Return what is read when someone looks; *troubles* are those that /ready lists."""
+def gauges_of(
+    front: Front, listeners: Listeners, server: str, troubles: Callable[[], Sequence[str]], facts: Mapping[str, float]
+) -> Gauges:
+    """Return what is read when someone looks; *troubles* are those that /ready lists, *facts* the supervisor's."""
     gauges = Gauges()
     resolver, expander, cache = front.resolver, front.expander, front.resolver.cache
     counts = resolver.counts
@@ -141,8 +143,20 @@ def gauges_of(front: Front, listeners: Listeners, server: str, troubles: Callabl
     gauges.add(
         "coredns_nodecache_setup_errors",
         "The number of errors during periodic network setup for node-cache.",
-        lambda: [((kind,), 0) for kind in SETUP_ERRORS],
+        lambda: [((kind,), facts.get(kind, 0)) for kind in SETUP_ERRORS],
         labels=("errortype",),
+        is_counter=True,
+    )
+    gauges.add(
+        "nodelocal_worker_deaths",
+        "Workers that ended and were replaced, since the supervisor began.",
+        lambda: [(one, facts.get("nodelocal_worker_deaths", 0))],
+        is_counter=True,
+    )
+    gauges.add(
+        "nodelocal_network_repairs",
+        "Times that addresses or rules of the node were put up again.",
+        lambda: [(one, facts.get("nodelocal_network_repairs", 0))],
         is_counter=True,
     )
     gauges.add("nodelocal_tcp_connections", "Open TCP connections.", lambda: [(one, len(listeners.connections))])

@@ -121,7 +121,7 @@ class Server:
         for collector in (
             self.stats,
             self.upstream_stats,
-            gauges_of(self.front, self.listeners, self.stats.server, self.troubles),
+            gauges_of(self.front, self.listeners, self.stats.server, self.troubles, self.facts),
         ):
             self.metrics.add(collector)
 

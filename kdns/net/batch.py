@@ -89,6 +89,9 @@ class Outbox:
         self._header_at = ctypes.addressof(self._headers)
         _, self._sendmmsg = _calls()
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def put(self, envelope: Envelope, tail: bytes) -> bool:
         """Keep a reply; tell whether it is the first that waits."""
         self._waiting.append((envelope, tail))

@@ -73,7 +73,8 @@ class UdpListener:
     async def _send_later(self, outbox: batch.Outbox, written: trio.lowlevel.ParkingLot) -> NoReturn:
         """Send late replies together: all those that one turn of the loop brought."""
         while True:
-            await written.park()
+            if not outbox:  # what came before this task's first turn woke nobody
+                await written.park()
             self.lost += outbox.flush()
 
     async def _serve_batches(self, outbox: batch.Outbox, written: trio.lowlevel.ParkingLot) -> NoReturn:

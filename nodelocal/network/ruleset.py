@@ -92,10 +92,16 @@ def body(plan: Plan) -> str:
         hook="filter hook output priority raw",
     )
     if has_alias:
-        note = f"meta mark & {plan.mark:#x} != 0 ct mark set ct mark | {plan.mark:#x}"
+        note = [f"meta mark & {plan.mark:#x} != 0 ct mark set ct mark | {plan.mark:#x} return"]
+        # One port that asks at both addresses: the answer has the name that was asked at last.
+        note += [
+            f"ct direction original ct mark & {plan.mark:#x} != 0 {_ip(other)} daddr {other} {ports} "
+            f"ct mark set ct mark & {0xFFFFFFFF ^ plan.mark:#x}"
+            for _, other in plan.aliases
+        ]
         back = f"ct mark & {plan.mark:#x} != 0 ct direction reply jump back"
-        chain("note_prerouting", note, hook="filter hook prerouting priority mangle")
-        chain("note_output", note, hook="filter hook output priority mangle")
+        chain("note_prerouting", *note, hook="filter hook prerouting priority mangle")
+        chain("note_output", *note, hook="filter hook output priority mangle")
         chain("back_forwarded", back, hook="filter hook postrouting priority 110")
         chain("back_own", back, hook="filter hook input priority 110")
     chain(

@@ -49,7 +49,8 @@ that stands still for a while does not cost a worker."""
 FIRST_HUNG: Final = 8
 """The same for one that has only just been forked, and reads the cache that was handed over."""
 REPAIR_SECONDS: Final = 2.0
-SHORT_LIFE_SECONDS: Final = 1.0
+SHORT_LIFE_SECONDS: Final = 0.3
+"""One that lives for less is not replaced at once: each time a little later."""
 MAX_PAUSE_SECONDS: Final = 5.0
 DUMP_SECONDS: Final = 20.0
 READY_SECONDS: Final = 120.0

@@ -1,6 +1,6 @@
 """Run in a pod: ask at a steady rate, each question once, from a fresh port each; report every one of them as JSON.
 
-    python -m tests.system.lab.asker ADDRESS RATE SECONDS TIMEOUT NAME [tcp]
+python -m tests.system.lab.asker ADDRESS RATE SECONDS TIMEOUT NAME [tcp]
 """
 
 from __future__ import annotations

@@ -20,8 +20,9 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, IO
 
+import psutil
 import pytest
 
 from tests.support.netns import Namespace, namespace, needs_netns
@@ -34,6 +35,7 @@ PODS = 3
 
 WHO = "who.lab.test"
 """Answered by a static record of whoever is asked: the last octets say by whom."""
+WARM = "warm.lab.test 3600 A 203.0.113.9"
 BY_NODE, BY_CLUSTER = "203.0.113.1", "203.0.113.2"
 
 needs_lab = [
@@ -68,7 +70,11 @@ class Lab:
         self.node = stack.enter_context(namespace())
         self.cluster = stack.enter_context(namespace())
         self.pods = [
-            stack.enter_context(namespace(f"nameserver {LOCAL[4]}\nsearch default.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n"))
+            stack.enter_context(
+                namespace(
+                    f"nameserver {LOCAL[4]}\nsearch default.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n"
+                )
+            )
             for _ in range(PODS)
         ]
         self._join()
@@ -119,7 +125,7 @@ class Lab:
 
     def start(self, namespace: Namespace, *command: str) -> Kdns:
         """Start a program in a namespace; it is ended with the lab."""
-        output = self._stack.enter_context(tempfile.TemporaryFile())
+        output = self._stack.enter_context(_temporary())
         process = subprocess.Popen(
             [*namespace.prefix(), *command], stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
@@ -135,14 +141,12 @@ class Lab:
             listens = [f"{SERVERS[4][number]}:53", f"[{SERVERS[6][number]}]:53"]
             if not number:
                 listens.append("192.0.2.53:53")
-            servers.append(
-                self.start(
-                    self.cluster, sys.executable, "-m", "kdns", "serve", "--manifests", str(manifests),
-                    *(part for listen in listens for part in ("--listen", listen)),
-                    "--admin", f"127.0.0.1:{9100 + number}", "--record", f"{WHO} 0 A {BY_CLUSTER}",
-                    "--record", f"who.cluster.local 0 A {BY_CLUSTER}",
-                )  # fmt: skip
-            )
+            flags = [part for listen in listens for part in ("--listen", listen)]
+            for record in (f"{WHO} 0 A {BY_CLUSTER}", f"who.cluster.local 0 A {BY_CLUSTER}", WARM):
+                flags += ["--record", record]
+            admin = f"127.0.0.1:{9100 + number}"
+            command = [sys.executable, "-m", "kdns", "serve", "--manifests", str(manifests), "--admin", admin, *flags]
+            servers.append(self.start(self.cluster, *command))
         for server in servers:
             server.wait_for("synced")
         return servers
@@ -155,8 +159,7 @@ class Lab:
             self.node, sys.executable, "-m", "nodelocal", "serve", "--setup-network",
             "--service-address", SERVICE[4], "--service-address", SERVICE[6],
             "--cluster", SERVERS[4][0], "--cluster", SERVERS[4][1], "--upstream", "192.0.2.53",
-            "--admin", "127.0.0.1:9253", "--control", str(folder / "control.sock"), "--record", f"{WHO} 0 A {BY_NODE}",
-            *more,
+            "--admin", "127.0.0.1:9253", "--control", str(folder / "control.sock"), "--record", f"{WHO} 0 A {BY_NODE}", *more,
         )  # fmt: skip
 
     def has_lease(self, address: str) -> bool:
@@ -174,10 +177,19 @@ class Lab:
     @contextmanager
     def asking(
         self, address: str, *, seconds: float, rate: float = 67, patience: float = 2.5, pods: Sequence[int] = (0, 1, 2),
-        tcp: bool = False, on_node: bool = False,
+        tcp: bool = False, on_node: bool = False, name: str = WHO,
     ) -> Iterator[Asked]:  # fmt: skip
         """Have pods, and perhaps the node itself, ask at a steady rate while the block runs; then wait for them."""
-        command = [sys.executable, "-m", "tests.system.lab.asker", address, str(rate), str(seconds), str(patience), WHO]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.system.lab.asker",
+            address,
+            str(rate),
+            str(seconds),
+            str(patience),
+            name,
+        ]
         spaces = [self.pods[pod] for pod in pods] + [self.node] * on_node
         processes = [
             subprocess.Popen([*space.prefix(), *command, *(["tcp"] * tcp)], stdout=subprocess.PIPE, text=True)
@@ -220,6 +232,24 @@ class Asked:
     def longest(self) -> float:
         """The seconds that the slowest answer took."""
         return max((row["seconds"] for row in self.rows if row not in self.lost), default=0.0)
+
+
+@contextmanager
+def _temporary() -> Iterator[IO[bytes]]:
+    with tempfile.TemporaryFile() as file:
+        yield file
+
+
+def worker_of(nodelocal: Kdns) -> int:
+    """Return the process that answers: the child of the one that forks, which is the supervisor's."""
+    found: list[int] = []
+
+    def there_is_one() -> bool:
+        found[:] = [one.pid for child in psutil.Process(nodelocal.process.pid).children() for one in child.children()]
+        return bool(found)
+
+    wait_until(there_is_one, nodelocal.output)
+    return found[0]
 
 
 def _must(done: subprocess.CompletedProcess[str]) -> None:

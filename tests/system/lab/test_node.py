@@ -1,0 +1,301 @@
+"""nodelocal on a node: what becomes of lookups while it crashes, hangs, is replaced, is gone (raw clients, no retries)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.support.process import Kdns, wait_until
+from tests.system.lab.lab import BY_CLUSTER, BY_NODE, Lab, LOCAL, needs_lab, SERVERS, SERVICE, worker_of
+
+pytestmark = needs_lab
+
+ALL = [*LOCAL.values(), *SERVICE.values()]
+
+
+@contextmanager
+def running(node: Lab, *more: str) -> Iterator[Kdns]:
+    """A nodelocal whose leases run; whatever is left of it is ended, its addresses and rules are gone afterwards."""
+    server = node.nodelocal(*more)
+    try:
+        node.wait_for_leases()
+        yield server
+    finally:
+        end(node, server)
+
+
+def end(node: Lab, *servers: Kdns) -> None:
+    for server in servers:
+        if server.process.poll() is None:
+            os.kill(server.process.pid, signal.SIGCONT)
+            server.process.kill()
+            server.process.wait()
+    done = network(node, "down")
+    assert not done.returncode, done.stderr
+    node.node.run("conntrack", "-F")
+
+
+def network(node: Lab, what: str, *more: str):  # type: ignore[no-untyped-def]
+    flags = ["--service-address", SERVICE[4], "--service-address", SERVICE[6], *more]
+    return node.node.run(sys.executable, "-m", "nodelocal", "network", what, *flags)
+
+
+@pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
+def test_alive_it_answers_at_all_addresses_and_nothing_is_tracked(node: Lab, tcp: bool) -> None:
+    with running(node):
+        node.node.run("conntrack", "-F")
+        for address in ALL:
+            with node.asking(address, seconds=0.5, on_node=True, tcp=tcp) as asked:
+                pass
+            assert asked.by(BY_NODE) == len(asked.rows) > 100, asked.lost[:3]
+        assert node.conntrack() == 0
+
+
+@pytest.mark.parametrize("address", [LOCAL[4], SERVICE[6]])
+def test_a_worker_that_is_killed_twenty_times_costs_what_was_in_its_hands(node: Lab, address: str) -> None:
+    with running(node) as server:
+        with node.asking(address, seconds=13) as asked:
+            for _ in range(20):
+                os.kill(worker_of(server), signal.SIGKILL)
+                time.sleep(0.6)
+        assert len(asked.lost) <= 20, asked.lost[:5]
+        assert asked.by(BY_NODE) + len(asked.lost) == len(asked.rows)
+        assert server.output().count("the worker ended by signal 9; another takes its place") == 20
+
+
+def test_tcp_is_answered_again_after_a_kill(node: Lab) -> None:
+    with running(node) as server:
+        with node.asking(LOCAL[6], seconds=4, tcp=True) as asked:
+            for _ in range(3):
+                os.kill(worker_of(server), signal.SIGKILL)
+                time.sleep(1)
+        assert len(asked.lost) <= 9  # a connection open at that moment ends with the process
+        assert asked.rows[-1]["who"] == BY_NODE
+
+
+def test_a_worker_that_hangs_is_replaced_within_two_seconds(node: Lab) -> None:
+    with running(node) as server:
+        with node.asking(SERVICE[4], seconds=9) as asked:
+            for _ in range(3):
+                os.kill(worker_of(server), signal.SIGSTOP)
+                time.sleep(2.5)
+        assert asked.lost == []
+        assert asked.longest < 2.2
+        assert "the worker has not answered for" in server.output()
+
+
+def test_five_hand_overs_lose_nothing_and_the_cache_comes_along(node: Lab) -> None:
+    with running(node) as first:
+        servers = [first]
+        warm = [sys.executable, "-m", "tests.system.lab.asker", LOCAL[4], "10", "0.3", "2", "warm.lab.test"]
+        assert "203.0.113.9" in node.pods[0].run(*warm).stdout
+        with node.asking(LOCAL[4], seconds=11) as asked:
+            for _ in range(5):
+                old, new = servers[-1], node.nodelocal()
+                servers.append(new)
+                new.wait_for("sockets taken over")
+                new.wait_for("answering on")
+                assert old.process.wait(10) == 0, old.output()
+                assert "another nodelocal has taken the sockets over" in old.output()
+        try:
+            assert asked.lost == []
+            assert asked.by(BY_NODE) == len(asked.rows)
+            control = str(node.folder / "run" / "control.sock")
+            dumped = node.node.run(sys.executable, "-m", "nodelocal", "dump", "warm.lab.test", "--control", control)
+            assert "203.0.113.9" in dumped.stdout, dumped.stderr
+        finally:
+            end(node, *servers)
+
+
+def test_an_orderly_stop_and_a_new_start_lose_nothing(node: Lab) -> None:
+    with running(node) as server:
+        with node.asking(LOCAL[4], seconds=11, on_node=True) as asked:
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(15) == 0
+            time.sleep(1)
+            again = node.nodelocal()
+            node.wait_for_leases()
+        try:
+            assert asked.lost == []
+            assert asked.by(BY_CLUSTER) > 50
+            assert asked.rows[-1]["who"] == BY_NODE
+        finally:
+            end(node, again)
+
+
+@pytest.mark.parametrize("address", ALL)
+def test_killed_whole_and_never_started_again_the_cluster_answers(node: Lab, address: str) -> None:
+    with running(node) as server:
+        with node.asking(address, seconds=3) as asked:
+            server.process.kill()
+        assert len(asked.lost) <= 3, asked.lost  # three pods: what was in flight
+        assert asked.by(BY_CLUSTER) > 300
+        time.sleep(1)
+        for tcp in (False, True):
+            with node.asking(address, seconds=0.5, on_node=True, tcp=tcp) as asked:
+                pass
+            assert asked.by(BY_CLUSTER) == len(asked.rows) > 100, asked.lost[:3]
+
+
+def test_one_port_that_asks_at_both_addresses_is_answered_by_the_one_it_asked(node: Lab) -> None:
+    with running(node) as server:
+        server.process.kill()
+        time.sleep(3.2)
+        for space in (node.pods[0], node.node):
+            for family in (4, 6):
+                done = space.run(sys.executable, "-c", BOTH, LOCAL[family], SERVICE[family])
+                assert done.stdout.split() == ["20"], done.stderr
+
+
+BOTH = """
+import socket, sys
+from kdns.proto.message import make_question
+from tests.system.lab.lab import WHO
+from zones.names import Name
+ends = sys.argv[1:]
+sock = socket.socket(socket.AF_INET6 if ":" in ends[0] else socket.AF_INET, socket.SOCK_DGRAM)
+sock.settimeout(2)
+right = 0
+for number in range(20):
+    address = ends[number % 2]
+    sock.sendto(make_question(number.to_bytes(2, "big"), Name.from_text(WHO), 1, edns=False), (address, 53))
+    right += sock.recvfrom(4096)[1][0] == address
+print(right)
+"""
+
+
+def test_hung_whole_the_cluster_answers_within_four_seconds(node: Lab) -> None:
+    with running(node) as server:
+        pids = [server.process.pid, worker_of(server)]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        began = time.monotonic()
+        wait_until(lambda: not any(map(node.has_lease, ALL)), lambda: "the lease")
+        assert time.monotonic() - began < 4
+        for address in ALL:
+            with node.asking(address, seconds=0.5, on_node=True) as asked:
+                pass
+            assert asked.by(BY_CLUSTER) == len(asked.rows), asked.lost[:3]
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        node.wait_for_leases()
+        with node.asking(LOCAL[4], seconds=0.5) as asked:
+            pass
+        assert asked.by(BY_NODE) == len(asked.rows)
+
+
+def test_rules_that_another_tool_flushes_are_repaired_within_five_seconds(node: Lab) -> None:
+    with running(node) as server:
+        with node.asking(LOCAL[4], seconds=6) as asked:
+            node.node.run("nft", "flush", "ruleset")
+            node.load_kube_proxy()
+            began = time.monotonic()
+            node.wait_for_leases()
+            assert time.monotonic() - began < 5
+        assert asked.lost == []
+        node.node.run("ip", "address", "del", f"{SERVICE[4]}/32", "dev", "lo")
+        server.wait_for("repaired", times=2)
+        assert "nodelocal_network_repairs_total 2.0" in page(node, "/metrics")
+
+
+def page(node: Lab, path: str) -> str:
+    code = f"import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:9253{path}').read().decode())"
+    return node.node.run(sys.executable, "-c", code).stdout
+
+
+def test_a_server_of_the_cluster_that_dies_delays_no_lookup_by_a_second(node: Lab) -> None:
+    flags = ["--cluster", f"udp://{SERVERS[4][0]}", "--cluster", f"udp://{SERVERS[4][1]}"]
+    with running(node, *flags):
+        node.node.run("nft", "add table inet dead")
+        node.node.run("nft", "add chain inet dead c { type filter hook output priority 0; }")
+        with node.asking(LOCAL[4], seconds=4, name="who.cluster.local") as asked:
+            done = node.node.run("nft", f"add rule inet dead c ip daddr {SERVERS[4][0]} drop")
+            assert not done.returncode, done.stderr
+        node.node.run("nft", "delete table inet dead")
+        assert asked.lost == []
+        assert asked.longest < 1
+
+
+# -- bad input: a clear line, and the node left as it was found ----------------------------------------------------
+
+
+def found(node: Lab) -> tuple[str, str]:
+    return node.node.run("nft", "list", "ruleset").stdout, node.node.run("ip", "-o", "address").stdout
+
+
+def test_up_check_and_down_do_what_they_say_any_number_of_times(node: Lab) -> None:
+    before = found(node)
+    assert network(node, "check").returncode == 1
+    assert "table inet nodelocal loaded" in network(node, "up").stdout
+    assert network(node, "up").stdout == "nodelocal: everything is up already\n"
+    assert network(node, "check").stdout == "nodelocal: addresses and rules are as they should be\n"
+    assert "replaced" in network(node, "up", "--mark", "0x200000").stdout
+    assert "address 10.96.0.10 removed" in network(node, "down").stdout
+    assert network(node, "down").stdout == "nodelocal: there is nothing to take down\n"
+    assert found(node) == before
+
+
+def test_an_address_that_another_device_has(node: Lab) -> None:
+    node.node.run("ip", "address", "add", f"{SERVICE[4]}/32", "dev", "pod11")
+    try:
+        before = found(node)
+        done = network(node, "up")
+        assert done.returncode == 2
+        assert "address 10.96.0.10: found it is on pod11 already" in done.stderr
+        assert found(node) == before
+    finally:
+        node.node.run("ip", "address", "del", f"{SERVICE[4]}/32", "dev", "pod11")
+
+
+def test_a_table_of_somebody_elses(node: Lab) -> None:
+    node.node.run("nft", "add table inet nodelocal")
+    try:
+        before = found(node)
+        for what in ("up", "down", "check"):
+            done = network(node, what)
+            assert done.returncode == 2
+            assert "a table inet nodelocal that is somebody else's" in done.stderr
+        assert found(node) == before
+    finally:
+        node.node.run("nft", "delete table inet nodelocal")
+
+
+def test_without_the_capability(node: Lab) -> None:
+    code = (
+        "import sys; from nodelocal.supervise.privileges import give_up; give_up(); "
+        "from nodelocal.cli import main; sys.argv = ['nodelocal', 'network', 'up']; main()"
+    )
+    before = found(node)
+    done = node.node.run(sys.executable, "-c", code)
+    assert done.returncode == 2
+    assert "NET_ADMIN" in done.stderr
+    assert found(node) == before
+
+
+def test_a_hand_over_socket_that_speaks_something_else_or_is_another_users(node: Lab) -> None:
+    path = node.folder / "run" / "handover.sock"
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    path.unlink(missing_ok=True)
+    before = found(node)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+        sock.listen(1)
+        server = node.nodelocal()
+        conn, _ = sock.accept()
+        with conn:
+            conn.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+            assert server.process.wait(20) == 2
+        assert f"hand-over {path}: found an answer that is none" in server.output()
+        os.chown(path, 65_534, 65_534)
+        server = node.nodelocal()
+        assert server.process.wait(20) == 2
+        assert f"hand-over {path}: found something of user 65534" in server.output()
+    path.unlink()
+    assert found(node) == before
