@@ -138,6 +138,7 @@ class Listeners:
     ) -> None:
         self.connections = Connections()
         self._udp: list[UdpListener] = []
+        self._tcp: list[TcpListener] = []
         self._handler = handler
         self._gathers = gathers
         self._wait_for_tls = wait_for_tls
@@ -167,7 +168,9 @@ class Listeners:
                 self._udp.append(listener)
                 await nursery.start(listener.serve)
             for family, sock in sockets.tcp:
-                await nursery.start(self._stream_listener(family, sock, None, plain).serve)
+                stream = self._stream_listener(family, sock, None, plain)
+                self._tcp.append(stream)
+                await nursery.start(stream.serve)
             for family, sock in sockets.tls:
                 nursery.start_soon(self._serve_secured, family, sock)
             task_status.started()
@@ -183,6 +186,13 @@ class Listeners:
         stream = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
         handler = self._handler(Transport.TCP, family)
         return TcpListener(stream, handler, self.connections, tls=tls, sessions=sessions)
+
+    def hold(self) -> None:
+        """Take nothing new from the sockets, which somebody else answers on, too; what was begun is finished."""
+        for udp in self._udp:
+            udp.hold()
+        for tcp in self._tcp:
+            tcp.hold()
 
     def retire(self) -> None:
         """Ask the clients of all sessions to go, and take no new ones."""

@@ -165,26 +165,36 @@ class TcpListener:
         self._sessions = sessions
         self._handler = handler
         self._connections = connections
+        self._accepting = trio.CancelScope()
+
+    def hold(self) -> None:
+        """Accept no more connections: whoever has the socket, too, does. Those that are open stay."""
+        self._accepting.cancel()
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
         """Accept and answer until cancelled."""
         async with trio.open_nursery() as nursery:
             task_status.started()
+            with self._accepting:
+                await self._accept(nursery)
+            await trio.sleep_forever()
+        raise AssertionError("unreachable: it ends by cancellation alone")
+
+    async def _accept(self, nursery: trio.Nursery) -> NoReturn:
+        is_short = False
+        while True:
+            try:
+                stream = await self.listener.accept()
+            except OSError as exc:
+                if exc.errno in _NO_DESCRIPTORS:
+                    if not is_short:
+                        log.warning("tcp accept: %s; connections wait until there is room again", exc.strerror)
+                    is_short = True
+                    await trio.sleep(0.1)
+                    continue
+                raise
             is_short = False
-            while True:
-                try:
-                    stream = await self.listener.accept()
-                except OSError as exc:
-                    if exc.errno in _NO_DESCRIPTORS:
-                        if not is_short:
-                            log.warning("tcp accept: %s; connections wait until there is room again", exc.strerror)
-                        is_short = True
-                        await trio.sleep(0.1)
-                        continue
-                    raise
-                is_short = False
-                nursery.start_soon(self._serve_one, stream)
-        raise AssertionError("unreachable: the loop ends by cancellation alone")
+            nursery.start_soon(self._serve_one, stream)
 
     async def _serve_one(self, stream: trio.SocketStream) -> None:
         try:

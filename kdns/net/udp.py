@@ -49,6 +49,7 @@ class UdpListener:
         self._gathers = gathers
         self._later = 0
         self._quiet = trio.Event()
+        self._reading = trio.CancelScope()
         self._batched = batch.is_available() if batched is None else batched
         if batch.wants_destination(sock):
             batch.ask_for_destination(sock)
@@ -56,13 +57,21 @@ class UdpListener:
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
         """Answer until cancelled."""
         task_status.started()
-        if not self._batched:
-            await self._serve_singly()
         async with trio.open_nursery() as nursery:
-            outbox, written = batch.Outbox(self.sock), trio.lowlevel.ParkingLot()
-            nursery.start_soon(self._send_later, outbox, written)
-            await self._serve_batches(outbox, written)
-        raise AssertionError("unreachable: both loops end by cancellation alone")
+            if self._batched:
+                outbox, written = batch.Outbox(self.sock), trio.lowlevel.ParkingLot()
+                nursery.start_soon(self._send_later, outbox, written)
+                with self._reading:
+                    await self._serve_batches(outbox, written)
+            else:
+                with self._reading:
+                    await self._serve_singly()
+            await trio.sleep_forever()
+        raise AssertionError("unreachable: it ends by cancellation alone")
+
+    def hold(self) -> None:
+        """Read no more queries: whoever has the socket, too, does. What was read is answered."""
+        self._reading.cancel()
 
     async def drained(self) -> None:
         """Wait until no response is on its way through the upstreams."""
@@ -72,9 +81,12 @@ class UdpListener:
 
     async def _send_later(self, outbox: batch.Outbox, written: trio.lowlevel.ParkingLot) -> NoReturn:
         """Send late replies together: all those that one turn of the loop brought."""
-        while True:
-            if not outbox:  # what came before this task's first turn woke nobody
-                await written.park()
+        try:
+            while True:
+                if not outbox:  # what came before this task's first turn woke nobody
+                    await written.park()
+                self.lost += outbox.flush()
+        finally:
             self.lost += outbox.flush()
 
     async def _serve_batches(self, outbox: batch.Outbox, written: trio.lowlevel.ParkingLot) -> NoReturn:

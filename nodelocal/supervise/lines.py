@@ -7,6 +7,7 @@
 | ``{"facts": {…}}``          | what the supervisor counts, for the metrics                                        |
 | ``{"dump": path}``          | write the cache there, for whoever comes next                                      |
 | ``{"end": seconds}``        | stop in so long, and answer until then                                             |
+| ``{"hold": seconds}``       | the same, but take nothing new: another one does                                   |
 
 | from the worker             | meaning                                                                            |
 |-----------------------------|------------------------------------------------------------------------------------|

@@ -54,6 +54,8 @@ SHORT_LIFE_SECONDS: Final = 0.3
 MAX_PAUSE_SECONDS: Final = 5.0
 DUMP_SECONDS: Final = 20.0
 READY_SECONDS: Final = 120.0
+HOLD_SECONDS: Final = 0.5
+"""How long a worker that has been succeeded still answers on the connections that it has."""
 
 
 def make_spawner(config: Config) -> Spawner:
@@ -111,8 +113,10 @@ class Supervisor:
                     await trio.to_thread.run_sync(given.ready)
                     given = None
                 self._tell_addresses(self._sockets)
-                listener = bind_unix(path, "hand-over")
-                nursery.start_soon(self._hand_over, listener)
+                try:
+                    nursery.start_soon(self._hand_over, bind_unix(path, "hand-over"))
+                except ConfigError as exc:
+                    log.error("no hand-over to the next nodelocal: %s", exc)  # noqa: TRY400 - its words are enough
                 task_status.started()
                 await self._gone.wait()
                 nursery.cancel_scope.cancel()
@@ -272,7 +276,12 @@ class Supervisor:
                                 handover.give(link, self._sockets.all())
                             case {"ready": True}:
                                 self._say("another nodelocal has taken the sockets over")
-                                self._end(0)
+                                with suppress(OSError):  # it makes one of its own, while this still listens
+                                    (self._config.control.parent / handover.FILE).unlink()
+                                self._is_stopping = True
+                                self._tell(hold=HOLD_SECONDS)
+                                if not self._pid:
+                                    self._gone.set()
                                 await self._gone.wait()
                                 return
         except (OSError, ValueError, trio.BrokenResourceError, trio.ClosedResourceError) as exc:

@@ -79,6 +79,9 @@ class Worker:
                     self._server.facts.update(facts)
                 case {"dump": path}:
                     nursery.start_soon(self._dump, Path(path))
+                case {"hold": seconds}:
+                    self._server.listeners.hold()
+                    self._server.program.end(seconds)
                 case {"end": seconds}:
                     self._end(seconds)
         nursery.cancel_scope.cancel()

@@ -91,12 +91,13 @@ def test_a_worker_that_hangs_is_replaced_within_two_seconds(node: Lab) -> None:
         assert "the worker has not answered for" in server.output()
 
 
-def test_five_hand_overs_lose_nothing_and_the_cache_comes_along(node: Lab) -> None:
+@pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
+def test_five_hand_overs_lose_nothing_and_the_cache_comes_along(node: Lab, tcp: bool) -> None:
     with running(node) as first:
         servers = [first]
         warm = [sys.executable, "-m", "tests.system.lab.asker", LOCAL[4], "10", "0.3", "2", "warm.lab.test"]
         assert "203.0.113.9" in node.pods[0].run(*warm).stdout
-        with node.asking(LOCAL[4], seconds=11) as asked:
+        with node.asking(LOCAL[4], seconds=10, tcp=tcp) as asked:
             for _ in range(5):
                 old, new = servers[-1], node.nodelocal()
                 servers.append(new)
