@@ -156,6 +156,8 @@ def demo(keep: bool | None) -> None:
 def _servers(conf: config.Config, group: str) -> str:
     """Return who is asked in a group of servers."""
     groups: dict[str, tuple[object, ...]] = {CLUSTER: conf.cluster, UPSTREAM: conf.upstreams}
+    if conf.cluster_service is not None:
+        groups[CLUSTER] = (conf.cluster_service, *conf.cluster)
     groups |= {zone.to_text(): servers for zone, servers in conf.stubs.items()}
     return " ".join(map(str, groups[group]))
 

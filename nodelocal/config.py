@@ -32,6 +32,7 @@ from kdns.options import (
     zone,
 )
 from kdns.upstream.servers import Protocol, Server, server_from_text
+from nodelocal.cluster import ClusterService, service_from_text
 from nodelocal.entry import Limits
 from nodelocal.expand import Mode
 from nodelocal.network.plan import NODE_OPTIONS, Plan, plan_of
@@ -69,6 +70,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     admin: tuple[Listen, ...]
     control: Path
     cluster: tuple[Server, ...]
+    cluster_service: ClusterService | None = None
+    zone: str | None = None
     cluster_zones: tuple[Name, ...]
     upstreams: tuple[Server | Path, ...]
     stubs: dict[Name, tuple[Server, ...]]
@@ -91,6 +94,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     log_queries: bool
     log_errors: bool
     log_format: LogFormat
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether the API server is asked for anything."""
+        return self.node is not None or self.cluster_service is not None
 
 
 class PublicNames:
@@ -142,8 +150,8 @@ def _stub(value: Any) -> tuple[Name, tuple[Server, ...]]:
     return zone(name), tuple(server_from_text(server.strip()) for server in servers.split(","))
 
 
-def _cluster(value: Any) -> Server:
-    return server_from_text(text(value), default=Protocol.TCP)
+def _cluster(value: Any) -> Server | ClusterService:
+    return service_from_text(text(value)) or server_from_text(text(value), default=Protocol.TCP)
 
 
 OPTIONS: Final[Sequence[Option]] = (
@@ -171,12 +179,23 @@ OPTIONS: Final[Sequence[Option]] = (
     Option(
         "cluster",
         "SERVER",
-        "The cluster's DNS, asked for --cluster-zone and for reverse names: an address (asked over TCP), udp://ADDR or "
-        f"tls://ADDR#NAME. Repeatable, in the order to ask. Without it, the address in ${CLUSTER_ENV}.",
-        "an address such as 10.96.0.10, udp://10.96.0.10 or tls://10.96.0.10#dns.example",
+        "The cluster's DNS, asked for --cluster-zone and for reverse names: an address (asked over TCP), udp://ADDR, "
+        "tls://ADDR#NAME, or kubernetes: the ready endpoints of the Service kube-system/kube-dns (another one: "
+        "kubernetes:NAMESPACE/NAME), the addresses while those are not known. Repeatable, in the order to ask. Without "
+        f"it, the address in ${CLUSTER_ENV}.",
+        "an address such as 10.96.0.10, udp://10.96.0.10 or tls://10.96.0.10#dns.example, or kubernetes",
         _cluster,
         is_list=True,
         needs_one=True,
+        group=ASKED,
+    ),
+    Option(
+        "zone",
+        "ZONE",
+        "The topology zone of this node: with --cluster kubernetes, servers there are asked first; those on the node "
+        "itself, where --node is known, before all.",
+        "the name of a zone",
+        text,
         group=ASKED,
     ),
     Option(
@@ -341,7 +360,7 @@ def load(flags: Mapping[str, Any], file: Path | None) -> Config:
             problems.append(Problem("--cluster", f"nothing, and no ${CLUSTER_ENV}", "the address of the cluster's DNS"))
         else:
             try:
-                cluster = [_cluster(address)]
+                cluster = [server_from_text(address, default=Protocol.TCP)]
             except ValueError as exc:
                 problems.append(Problem(f"${CLUSTER_ENV}", f"{address!r} ({exc})", "an address"))
     plan, listen = plan_of(values, written, problems)
@@ -356,7 +375,9 @@ def load(flags: Mapping[str, Any], file: Path | None) -> Config:
         supervise=values["supervise"],
         admin=tuple(dict.fromkeys(values["admin"])),
         control=values["control"],
-        cluster=tuple(dict.fromkeys(cluster)),
+        cluster=tuple(dict.fromkeys(one for one in cluster if isinstance(one, Server))),
+        cluster_service=next((one for one in cluster if isinstance(one, ClusterService)), None),
+        zone=values["zone"],
         cluster_zones=tuple(dict.fromkeys(values["cluster-zone"])),
         upstreams=tuple(dict.fromkeys(values["upstream"])),
         stubs=stubs,
@@ -418,11 +439,18 @@ def _check_together(values: Mapping[str, Any], written: Mapping[str, tuple[str, 
         problems.append(Problem("API server", found, "one of --kubeconfig and --api-server"))
     if "context" in written and "kubeconfig" not in written:
         problems.append(Problem(written["context"][0], "no --kubeconfig", "a kubeconfig that has the context"))
-    if "node" in written and not api and not SERVICE_ACCOUNT.is_dir():
+    services = [one for one in values["cluster"] if isinstance(one, ClusterService)]
+    watching = ["node"] * ("node" in written) + ["cluster"] * bool(services)
+    if watching and not api and not SERVICE_ACCOUNT.is_dir():
         expected = "--kubeconfig or --api-server, or to run in a pod with a service account"
-        problems.append(Problem(written["node"][0], "no API server", expected))
-    if "node" not in written:
-        problems.extend(Problem(written[name][0], "no --node", "the node whose pods are to be watched") for name in api)
+        problems.extend(Problem(written[name][0], "no API server", expected) for name in watching)
+    if not watching:
+        expected = "--node, whose pods are to be watched, or --cluster kubernetes"
+        problems.extend(Problem(written[name][0], "nothing to watch", expected) for name in api)
+    if len(services) > 1:
+        problems.append(Problem(written["cluster"][0], " and ".join(map(str, services)), "one Service"))
+    if "zone" in written and not services:
+        problems.append(Problem(written["zone"][0], "no --cluster kubernetes", "--cluster kubernetes, which it orders"))
     least, most = values["min-ttl"], values["max-ttl"]
     if least is not None and most is not None and least > most:
         place = written.get("min-ttl", written.get("max-ttl", ("min-ttl",)))[0]

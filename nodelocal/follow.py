@@ -28,16 +28,20 @@ Json = dict[str, Any]
 
 
 def watcher_command(config: Config) -> list[str]:
-    """Return the command that watches the pods of the configured node."""
-    assert config.node is not None  # there is nothing to watch without one
-    command = [sys.executable, "-m", "nodelocal.watcher", "--node", config.node]
+    """Return the command that watches the pods of the configured node, and the servers of the cluster's DNS."""
+    command = [sys.executable, "-m", "nodelocal.watcher"]
+    service = config.cluster_service
     for name, value in (
+        ("--node", config.node),
+        ("--service", None if service is None else f"{service.namespace}/{service.name}"),
+        ("--zone", config.zone),
         ("--kubeconfig", config.kubeconfig),
         ("--context", config.context),
         ("--api-server", config.api_server),
     ):
         if value is not None:
             command += [name, str(value)]
+    command += ["--unprivileged"] if config.plan is not None else []
     return command + (["--log-json"] if config.log_format.value == "json" else [])
 
 
@@ -55,7 +59,7 @@ async def follow(take: Callable[[Json], None], command: Sequence[str]) -> NoRetu
             why = "ended"
         except* OSError as group:
             why = str(group.exceptions[0])
-        trouble = f"the watcher of the node's pods {why}"
+        trouble = f"the watcher of the API server {why}"
         take({"trouble": trouble})
         if trio.current_time() - began > LASTING_SECONDS:
             wait = FIRST_WAIT_SECONDS
@@ -106,6 +110,7 @@ class Snapshot:
     def __init__(self) -> None:
         self._pods: dict[tuple[str, str], Json] = {}
         self._is_complete = False
+        self._servers: Json | None = None
         self._trouble: Json | None = None
 
     def take(self, said: Json) -> None:
@@ -119,6 +124,8 @@ class Snapshot:
                 kept = {(namespace, name) for namespace, name in names}
                 self._pods = {key: pod for key, pod in self._pods.items() if key in kept}
                 self._is_complete, self._trouble = True, None
+            elif "servers" in said:
+                self._servers = said
             elif "trouble" in said:
                 self._trouble = said
         except (ValueError, LookupError, TypeError) as exc:
@@ -128,5 +135,7 @@ class Snapshot:
         yield from self._pods.values()
         if self._is_complete:
             yield {"all": [list(key) for key in self._pods]}
+        if self._servers is not None:
+            yield self._servers
         if self._trouble is not None:
             yield self._trouble

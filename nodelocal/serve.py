@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -26,13 +27,14 @@ from kdns.upstream.servers import ServerList
 from kdns.upstream.stream import StreamQuestions
 from kdns.version import VERSION
 from nodelocal.cache import Cache
+from nodelocal.cluster import in_order
 from nodelocal.config import Config, STATIC_TTL
 from nodelocal.control import Control
 from nodelocal.entry import Entry
 from nodelocal.expand import Expander
 from nodelocal.fairness import Fairness
 from nodelocal.feed import FeedClient
-from nodelocal.follow import follow, take_said, watcher_command
+from nodelocal.follow import follow, Json, take_said, watcher_command
 from nodelocal.local import Local
 from nodelocal.loops import LoopGuard
 from nodelocal.metrics import gauges_of
@@ -45,6 +47,8 @@ from zones.names import Name
 from zones.rewrite import Rewrites
 from zones.static import StaticRecords
 
+log = logging.getLogger(__name__)
+
 TICK_SECONDS: Final = 1.0
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 
@@ -55,6 +59,7 @@ class Server:
     def __init__(self, config: Config, *, announce: Callable[[str], None] = print) -> None:
         self.config = config
         self._is_supervised = False
+        self._watch_trouble = ""
         self.facts: dict[str, float] = {}
         """What the supervisor counts, by the name of its metric."""
         raise_descriptor_limit()
@@ -74,7 +79,7 @@ class Server:
         groups |= {zone.to_text(): servers for zone, servers in config.stubs.items()}
         self.forwarders = self.resolver.forwarders
         for group, sources in groups.items():
-            if sources:
+            if sources or (group == CLUSTER and config.cluster_service is not None):
                 self.forwarders[group] = Forwarder(
                     ServerList(sources, own=self._is_own),
                     self.exchanges,
@@ -145,6 +150,8 @@ class Server:
         troubles += [f"{group}: no server answers" for group, some in self.forwarders.items() if some.is_failing]
         if self.pods is not None and self.pods.trouble:
             troubles.append(self.pods.trouble)
+        if self._watch_trouble:
+            troubles.append(self._watch_trouble)
         return troubles + self.static.troubles()
 
     async def metrics_page(self) -> bytes:
@@ -196,6 +203,25 @@ class Server:
             self.program.close()
             raise
 
+    def watched(self, said: Json) -> None:
+        """Take what the watcher says."""
+        if "servers" in said:
+            self._cluster_moved(said["servers"])
+        elif self.pods is not None:
+            take_said(self.pods, said)
+        elif "trouble" in said:
+            self._watch_trouble = said["trouble"] or ""
+
+    def _cluster_moved(self, told: object) -> None:
+        try:
+            servers = in_order(told, self.pods)
+        except (ValueError, TypeError) as exc:
+            log.warning("the watcher wrote something else: %s", exc)
+            return
+        if not servers:
+            log.warning("the cluster's DNS has no ready endpoint; --cluster is asked, where it has addresses")
+        self.forwarders[CLUSTER].servers.tell(servers)
+
     def adopt(self, sockets: Sockets, admin: Sequence[socket.socket], control: socket.socket) -> None:
         """Take sockets that the supervisor has bound; it follows the signals, and the node's pods, too."""
         self._is_supervised = True
@@ -218,8 +244,8 @@ class Server:
         ]
         if self.resolver.feed is not None:
             parts.append(self.resolver.feed.run)
-        if self.pods is not None and not self._is_supervised:
-            parts.append(partial(follow, partial(take_said, self.pods), watcher_command(self.config)))
+        if self.config.is_watching and not self._is_supervised:
+            parts.append(partial(follow, self.watched, watcher_command(self.config)))
         # What is there now stays, and questions leave no circles behind: the collector has little to find, and walks
         # the whole cache each time it looks. With its own thresholds it took three quarters of a miss's time.
         gc.collect()

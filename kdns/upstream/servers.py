@@ -160,6 +160,7 @@ class ServerList:
 
     def __init__(self, sources: Sequence[Server | Path], *, own: Callable[[Server], bool] | None = None) -> None:
         self._sources = tuple(sources)
+        self._told: tuple[Server, ...] = ()
         self._is_own = own or (lambda server: False)
         self._from_file: dict[Path, ResolvConf] = {}
         self._stamps: dict[Path, tuple[int, int, int] | None] = {}
@@ -191,6 +192,13 @@ class ServerList:
         """Return the search path of the resolv.conf files."""
         self.in_order(now)
         return tuple(dict.fromkeys(name for conf in self._from_file.values() for name in conf.search))
+
+    def tell(self, servers: Sequence[Server]) -> None:
+        """Ask these from now on, in this order, instead of the sources; none of them: the sources again."""
+        self._told = tuple(server for server in servers if not self._is_own(server))
+        self._health = {server: health for server, health in self._health.items() if server in self._all()}
+        self._looping = {server: None for server in self._looping if server in self._all()}
+        self._valid_until = float("-inf")
 
     def succeeded(self, server: Server) -> None:
         """Note a true reply."""
@@ -229,6 +237,8 @@ class ServerList:
         return health is not None and health.failures >= FAILURES and now < health.retry_at
 
     def _all(self) -> list[Server]:
+        if self._told:
+            return list(self._told)
         servers: dict[Server, None] = {}
         for source in self._sources:
             if isinstance(source, Server):

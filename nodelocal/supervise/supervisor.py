@@ -104,7 +104,7 @@ class Supervisor:
                 nursery.start_soon(self._end_on_signals)
                 await self._start(nursery)
                 nursery.start_soon(self._ask_again_and_again)
-                if self._config.node is not None:
+                if self._config.is_watching:
                     nursery.start_soon(follow, self._watched, watcher_command(self._config))
                 if self._network is not None:
                     nursery.start_soon(self._repair, self._network)

@@ -15,7 +15,6 @@ import trio
 from kdns.net.listeners import Sockets
 from nodelocal import warm
 from nodelocal.config import Config
-from nodelocal.follow import take_said
 from nodelocal.lease import Lease
 from nodelocal.network.plan import LEASE_SECONDS, Rules
 from nodelocal.serve import Server
@@ -73,8 +72,8 @@ class Worker:
             match said:
                 case {"ask": number}:
                     await self._tell(told=number, ready=not self._server.not_ready())
-                case {"watch": line} if self._server.pods is not None:
-                    take_said(self._server.pods, line)
+                case {"watch": dict() as said_by_watcher}:
+                    self._server.watched(said_by_watcher)
                 case {"facts": facts}:
                     self._server.facts.update(facts)
                 case {"dump": path}:

@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import threading
 import time
@@ -203,6 +204,9 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         api.requests.append(self.path)
         params = {key: values[0] for key, values in parse_qs(url.query).items()}
+        if (within := re.fullmatch(r"(.*)/namespaces/([^/]+)(/[a-z]+)", url.path)) is not None:
+            url = url._replace(path=within[1] + within[3])
+            params["namespace"] = within[2]
         if (fault := api.fault(self.path)) is not None:
             status, headers, body = fault
             self._send(status, body, headers)
@@ -350,6 +354,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _selected(item: Json, params: dict[str, str]) -> bool:
     labels = item["metadata"].get("labels") or {}
+    if item["metadata"].get("namespace") != params.get("namespace", item["metadata"].get("namespace")):
+        return False
     phase = item.get("status", {}).get("phase", "")
     for part in filter(None, params.get("labelSelector", "").split(",")):
         key, negative, value = part.partition("!=") if "!=" in part else part.partition("=")
