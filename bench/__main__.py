@@ -16,6 +16,7 @@ from bench import (
     churn,
     compare,
     connections,
+    conntrack,
     expansion,
     features,
     feed,
@@ -283,6 +284,15 @@ def bench_feed(events: int, subscriptions: int, **options: int) -> None:
 def bench_latency(**options: Any) -> None:
     """Milliseconds to the answer of nodelocal at a given rate, some of them forwarded, beside its peers."""
     simple("latency", "Latency at a given rate", lambda folder: latency.run(folder, **options), **options)
+
+
+@main.command("conntrack", short_help="Connection tracking on a node, by lookups of its pods.")
+@click.option("--lookups", type=click.IntRange(1, 60_000), default=1_000, show_default=True, help="Of each kind.")
+def bench_conntrack(lookups: int) -> None:
+    """Entries in a node's connection tracking after lookups by glibc: straight to the cluster's DNS, behind a plain
+    node cache, behind nodelocal. Needs root, iproute2, nftables and conntrack."""
+    with report_of("conntrack", lookups=lookups) as (report, _):
+        conntrack.run(report, lookups=lookups)
 
 
 @main.command("expansion", short_help="Queries a lookup, by real resolvers.")

@@ -224,6 +224,40 @@ def test_a_server_of_the_cluster_that_dies_delays_no_lookup_by_a_second(node: La
         assert asked.longest < 1
 
 
+FIREWALL = """
+table inet host-firewall {{
+	chain input {{ type filter hook input priority 0; policy drop; {ours} ct state established accept; icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept; }}
+	chain output {{ type filter hook output priority 0; policy drop; {ours} ct state {{ new, established }} accept; icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept; }}
+}}
+"""
+ACCEPT = "".join(
+    f"ct state untracked {'ip6' if ':' in one else 'ip'} {side}addr {one} meta l4proto {{ tcp, udp }} th {side}port 53 accept; "
+    for one in ALL
+    for side in "ds"
+)
+
+
+@pytest.mark.parametrize("accept", [ACCEPT, ""], ids=["as documented", "forgotten"])
+def test_a_firewall_of_the_host_that_drops_by_default(node: Lab, accept: str) -> None:
+    """As docs/node.md has it: with the line nodelocal answers, without it the lease never starts and the cluster does."""
+    done = node.node.run("nft", FIREWALL.format(ours=accept))
+    assert not done.returncode, done.stderr
+    server = node.nodelocal()
+    try:
+        server.wait_for("answering on")
+        if accept:
+            node.wait_for_leases()
+        else:
+            time.sleep(2.5)
+        for address in ALL:
+            with node.asking(address, seconds=0.5) as asked:
+                pass
+            assert asked.by(BY_NODE if accept else BY_CLUSTER) == len(asked.rows), asked.lost[:3]
+    finally:
+        node.node.run("nft", "delete", "table", "inet", "host-firewall")
+        end(node, server)
+
+
 # -- bad input: a clear line, and the node left as it was found ----------------------------------------------------
 
 
