@@ -15,7 +15,7 @@ from kdns.errors import ConfigError, Problem
 from kdns.options import LogFormat
 from kdns.version import VERSION_TEXT
 from kdns.workers.spawner import Spawner
-from nodelocal import config
+from nodelocal import config, probe
 from nodelocal.control import request
 from nodelocal.network.plan import NODE
 from nodelocal.network.setup import Network
@@ -178,6 +178,13 @@ def _control(command: Any) -> Any:
 def stats(control: Path) -> None:
     """Show what a running nodelocal has done: queries, cache, search paths, upstreams."""
     _show(_asked(control, {"do": "stats"}))
+
+
+@main.command("probe", short_help="For a kubelet: does it live, is it ready?", add_help_option=False)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def probe_command(words: tuple[str, ...]) -> None:
+    """Ask the control socket whether nodelocal lives, or is ready."""
+    sys.exit(probe.main(list(words)))  # in a process of its own ``nodelocal.start`` comes here first, and sooner
 
 
 @main.command(short_help="Show what its cache holds, or what it has of NAME.")

@@ -115,6 +115,8 @@ class Control:
         match asked.get("do"):
             case "stats":
                 return self._stats()
+            case "probe":
+                return {"not ready": self._server.not_ready()}
             case "flush":
                 name = _name(asked.get("name"))
                 self._server.expander.forget()

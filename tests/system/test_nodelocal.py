@@ -8,6 +8,7 @@ import socket
 import ssl
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -627,3 +628,23 @@ def test_the_demo_counts_what_expansion_saves(tmp_path: Path) -> None:
     assert "www.example.com.default.svc.cluster.local.      5       IN      CNAME   www.example.com." in part
     assert "The demo is over." in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_probes_ask_at_the_control_socket(tmp_path: Path) -> None:
+    control = tmp_path / "control.sock"
+
+    def probe(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "nodelocal", "probe", *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+    assert probe("live", "--control", str(control)).returncode == 1
+    assert probe("alive").returncode == 2
+    with nodelocal("--cluster", DEAD, "--upstream", DEAD, control=control):
+        assert probe("live", "--control", str(control)).returncode == 0
+        assert probe("ready", "--control", str(control)).returncode == 0
+    flags = ["--cluster", DEAD, "--upstream", DEAD, "--node", "n1", "--api-server", "http://127.0.0.1:1"]
+    with nodelocal(*flags, control=control):
+        assert probe("live", "--control", str(control)).returncode == 0
+        done = probe("ready", "--control", str(control))
+        assert done.returncode == 1
+        assert done.stderr == "nodelocal: not ready: not synced: Pod\n"
