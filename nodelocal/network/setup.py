@@ -42,7 +42,7 @@ class Network:
             self._tell(f"rules: table {FAMILY} {TABLE} {'loaded' if rows is None else 'replaced'}")
         for address in added:
             self._tell(f"address {address} added")
-        if self._has_rules:
+        if self._has_rules and not (is_fit and self._rows is not None):
             self._rows = nft.read()
         return bool(added) or not is_fit
 
