@@ -158,7 +158,7 @@ class Lab:
         return self.start(
             self.node, sys.executable, "-m", "nodelocal", "serve", "--setup-network",
             "--service-address", SERVICE[4], "--service-address", SERVICE[6],
-            "--cluster", SERVERS[4][0], "--cluster", SERVERS[4][1],
+            *([] if "--cluster" in more else ["--cluster", SERVERS[4][0], "--cluster", SERVERS[4][1]]),
             *([] if "--upstream" in more else ["--upstream", "192.0.2.53"]),
             "--admin", "127.0.0.1:9253", "--control", str(folder / "control.sock"), "--record", f"{WHO} 0 A {BY_NODE}", *more,
         )  # fmt: skip

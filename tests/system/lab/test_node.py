@@ -215,8 +215,9 @@ def page(node: Lab, path: str) -> str:
     return node.node.run(sys.executable, "-c", code).stdout
 
 
-def test_a_server_of_the_cluster_that_dies_delays_no_lookup_by_a_second(node: Lab) -> None:
-    flags = ["--cluster", f"udp://{SERVERS[4][0]}", "--cluster", f"udp://{SERVERS[4][1]}"]
+@pytest.mark.parametrize("protocol", ["udp", "tcp"])
+def test_a_server_of_the_cluster_that_dies_delays_no_lookup_by_a_second(node: Lab, protocol: str) -> None:
+    flags = [part for server in SERVERS[4] for part in ("--cluster", f"{protocol}://{server}")]
     with running(node, *flags):
         node.node.run("nft", "add table inet dead")
         node.node.run("nft", "add chain inet dead c { type filter hook output priority 0; }")
