@@ -16,6 +16,7 @@ WORD: Final = "kubernetes"
 DEFAULT: Final = ("kube-system", "kube-dns")
 SLICE_LABEL: Final = "kubernetes.io/service-name"
 TCP: Final = b"tcp"
+UDP: Final = b"udp"
 
 
 class ClusterService(msgspec.Struct, frozen=True):
@@ -43,7 +44,12 @@ def servers_of(slices: Iterable[EndpointSlice], zone: bytes) -> list[tuple[str, 
     """Return address and port of each ready endpoint, those of topology zone *zone* first."""
     found: dict[tuple[str, int], bool] = {}
     for piece in slices:
-        ports = [port.number for port in piece.ports if port.protocol == TCP]
+        udp = {port.number for port in piece.ports if port.protocol == UDP}
+        ports = [
+            port.number
+            for port in piece.ports
+            if port.protocol == TCP and (port.number in udp or port.name == b"dns-tcp")
+        ]
         for endpoint in piece.endpoints:
             if endpoint.is_ready:
                 at = address_to_text(endpoint.address), ports[0] if ports else DNS_PORT

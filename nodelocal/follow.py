@@ -110,7 +110,7 @@ class Snapshot:
     def __init__(self) -> None:
         self._pods: dict[tuple[str, str], Json] = {}
         self._is_complete = False
-        self._servers: Json | None = None
+        self._servers: Json = {}
         self._trouble: Json | None = None
 
     def take(self, said: Json) -> None:
@@ -124,8 +124,8 @@ class Snapshot:
                 kept = {(namespace, name) for namespace, name in names}
                 self._pods = {key: pod for key, pod in self._pods.items() if key in kept}
                 self._is_complete, self._trouble = True, None
-            elif "servers" in said:
-                self._servers = said
+            elif "servers" in said or "servers_trouble" in said:
+                self._servers |= said
             elif "trouble" in said:
                 self._trouble = said
         except (ValueError, LookupError, TypeError) as exc:
@@ -135,7 +135,6 @@ class Snapshot:
         yield from self._pods.values()
         if self._is_complete:
             yield {"all": [list(key) for key in self._pods]}
-        if self._servers is not None:
-            yield self._servers
+        yield from ({key: value} for key, value in self._servers.items())
         if self._trouble is not None:
             yield self._trouble

@@ -206,7 +206,10 @@ class Server:
     def watched(self, said: Json) -> None:
         """Take what the watcher says."""
         if "servers" in said:
+            self._watch_trouble = ""
             self._cluster_moved(said["servers"])
+        elif "servers_trouble" in said:
+            self._watch_trouble = said["servers_trouble"] or ""
         elif self.pods is not None:
             take_said(self.pods, said)
         elif "trouble" in said:

@@ -54,7 +54,16 @@ class _Head(msgspec.Struct, array_like=True):
 async def write(cache: Cache, path: Path, now: float) -> int:
     """Write what *cache* holds to *path*, a little at a time; return how many entries. Raises OSError."""
     offset = time.time() - now
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        count = await _write(cache, part, offset)
+        part.rename(path)
+    finally:
+        part.unlink(missing_ok=True)  # a full disk must not stay full of it
+    return count
+
+
+async def _write(cache: Cache, part: Path, offset: float) -> int:
     encoder = msgspec.msgpack.Encoder()
     count = 0
     with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:  # noqa: ASYNC230 - local, small
@@ -64,19 +73,12 @@ async def write(cache: Cache, path: Path, now: float) -> int:
             count += 1
             if not count % ENTRIES_AT_ONCE:
                 await trio.lowlevel.checkpoint()
-    part.rename(path)
     return count - 1
 
 
-def read(cache: Cache, path: Path, now: float) -> int:
+async def read(cache: Cache, path: Path, now: float) -> int:
     """Fill *cache* with what lies at *path*, and remove it; return how many entries. What cannot be read is not."""
-    try:
-        if path.stat().st_uid != os.geteuid() or path.stat().st_size > MAX_OCTETS:
-            return 0
-        data = path.read_bytes()
-        path.unlink()
-    except OSError:
-        return 0
+    data = _taken(path)
     offset = time.time() - now
     count = at = 0
     try:
@@ -92,10 +94,23 @@ def read(cache: Cache, path: Path, now: float) -> int:
                 kept = msgspec.msgpack.decode(body, type=_Kept)
                 cache.restore(kept.key, _entry(kept, offset))
                 count += 1
+                if not count % ENTRIES_AT_ONCE:
+                    await trio.lowlevel.checkpoint()
             at = end
     except (msgspec.MsgspecError, ValueError) as exc:
         log.warning("the cache that was handed over ends in something else (%s)", exc)
     return count
+
+
+def _taken(path: Path) -> bytes:
+    """Return what lies at *path*, and remove it; nothing where there is nothing, or something that is not ours."""
+    try:
+        is_fit = path.stat().st_uid == os.geteuid() and path.stat().st_size <= MAX_OCTETS
+        data = path.read_bytes() if is_fit else b""
+        path.unlink()
+    except OSError:
+        return b""
+    return data
 
 
 def _kept(cache: Cache, offset: float) -> Iterator[_Kept]:

@@ -10,6 +10,7 @@ Kubernetes client in it. It ends when its standard input does, which is when the
 | ``{"delete": [namespace, name]}``                             | a pod is gone                                   |
 | ``{"all": [[namespace, name], …]}``                           | these and no others are there                   |
 | ``{"servers": [[address, port], …]}``                         | the ready endpoints of the cluster's DNS        |
+| ``{"servers_trouble": text}``, or null                        | what is wrong with watching those               |
 | ``{"trouble": text}``, ``{"trouble": null}``                  | what is wrong with the API server, or no more   |
 """
 
@@ -97,8 +98,7 @@ class ServerFeed(StoreSink):
     def trouble(self, where: str, message: str | None, *, sort: str = "") -> None:
         """Note and tell what is wrong."""
         super().trouble(where, message, sort=sort)
-        if message is not None:
-            write(trouble=f"{where}: {message}")
+        write(servers_trouble=None if message is None else f"{where}: {message}")
 
     def _tell(self) -> None:
         servers = servers_of(self._slices.values(), self._zone)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -72,20 +72,35 @@ class Addresses:
                 raise
         return done
 
-    def remove(self) -> list[str]:
-        """Take them off; return those that were there. Raises AddressError."""
-        found = {address: name for address, name in self.find().items() if name in (self._plan.device, LOOPBACK)}
+    def remove(self, addresses: Sequence[str]) -> list[str]:
+        """Take *addresses* off our device and off loopback, where they stand alone (/32, /128); return those that were
+        there. A dummy device of ours that has no address left goes, too. Raises AddressError, after all were tried."""
+        removed: list[str] = []
+        problems: list[Problem] = []
         with _netlink() as netlink:
-            for address, name in found.items():
-                (index,) = netlink.link_lookup(ifname=name)
-                try:
-                    netlink.addr("del", index=index, address=address, prefixlen=_prefix(address))
-                except NetlinkError as exc:
-                    raise _error(f"address {address}", exc) from exc
-            for index in netlink.link_lookup(ifname=self._plan.device):
-                if self._plan.device != LOOPBACK and not netlink.get_addr(index=index, family=2):
-                    netlink.link("del", index=index)
-        return list(found)
+            for name in (self._plan.device, LOOPBACK):
+                for index in netlink.link_lookup(ifname=name):
+                    for row in list(netlink.get_addr(index=index)):
+                        address = row.get_attr("IFA_ADDRESS")
+                        if address not in addresses or row["prefixlen"] != _prefix(address):
+                            continue
+                        try:
+                            netlink.addr("del", index=index, address=address, prefixlen=row["prefixlen"])
+                            removed.append(address)
+                        except NetlinkError as exc:
+                            problems += _error(f"address {address}", exc).problems
+            self._remove_device(netlink)
+        if problems:
+            raise ConfigError(problems)
+        return removed
+
+    def _remove_device(self, netlink: Any) -> None:
+        for index in netlink.link_lookup(ifname=self._plan.device):
+            (link,) = netlink.get_links(index)
+            info = link.get_attr("IFLA_LINKINFO")
+            left = [row for row in netlink.get_addr(index=index) if not row.get_attr("IFA_ADDRESS").startswith("fe80:")]
+            if info is not None and info.get_attr("IFLA_INFO_KIND") == "dummy" and not left:
+                netlink.link("del", index=index)
 
     def _device(self, netlink: Any) -> tuple[int, bool]:
         """Return the index of the device, made if need be, and whether it is new."""
@@ -131,6 +146,8 @@ def _prefix(address: str) -> int:
 
 
 def _error(where: str, exc: NetlinkError) -> AddressError:
+    if exc.code == errno.EACCES and ":" in where:
+        return AddressError(where, "IPv6 switched off (disable_ipv6)", "IPv6, or --listen without an IPv6 address")
     if exc.code in (errno.EPERM, errno.EACCES):
         return AddressError(where, "no permission", "root, or the capability NET_ADMIN, on the node's own network")
     return AddressError(where, str(exc.args[-1] if exc.args else exc), "a device that takes it")

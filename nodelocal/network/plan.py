@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from ipaddress import ip_address, IPv4Address, IPv6Address
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +17,7 @@ from kdns.options import choice, Option, switch, text
 DNS_PORT: Final = 53
 LOCAL: Final = ("169.254.20.10", "fd00:a9fe:20::10")
 """Where pods ask by default: a link-local address, and for IPv6, which has none that a pod could use, a ULA."""
+IPV6_OFF: Final = Path("/proc/sys/net/ipv6/conf/lo/disable_ipv6")
 DEVICE: Final = "nodelocaldns"
 MAX_DEVICE_OCTETS: Final = 15
 MARK: Final = 0x100000
@@ -56,6 +58,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def aliases(self) -> list[tuple[str, str]]:
         """Each local address with the Service's of its family."""
         return [(one, other) for one in self.local for other in self.service if (":" in one) == (":" in other)]
+
+
+def _has_ipv6() -> bool:
+    """Tell whether this node's devices may have IPv6 addresses."""
+    try:
+        return IPV6_OFF.read_text().strip() == "0"
+    except OSError:
+        return False
 
 
 def _address(value: Any) -> str:
@@ -162,7 +172,7 @@ def plan_of(
         )
         return None, listen
     if "listen" not in written:
-        listen = tuple(Listen(address, DNS_PORT) for address in LOCAL)
+        listen = tuple(Listen(address, DNS_PORT) for address in LOCAL if ":" not in address or _has_ipv6())
     where = written.get("listen", ("--listen",))[0]
     local: list[str] = []
     for one in listen:

@@ -29,21 +29,21 @@ class Network:
         missing = self._addresses.missing()
         rows = self._read() if self._has_rules else None
         is_fit = not self._has_rules or (rows is not None and self._is_fit(rows))
-        if not is_fit:
-            nft.load(self.plan)
+        added = self._addresses.add() if missing else []
         try:
-            added = self._addresses.add() if missing else []
+            if not is_fit:
+                nft.load(self.plan)
         except BaseException:
-            if not is_fit and rows is None:
-                with suppress(ConfigError):
-                    nft.delete()
+            with suppress(ConfigError):
+                self._addresses.remove(added)
             raise
-        if not is_fit:
-            self._tell(f"rules: table {FAMILY} {TABLE} {'loaded' if rows is None else 'replaced'}")
         for address in added:
             self._tell(f"address {address} added")
+        if not is_fit:
+            self._tell(f"rules: table {FAMILY} {TABLE} {'loaded' if rows is None else 'replaced'}")
         if self._has_rules and not (is_fit and self._rows is not None):
-            self._rows = nft.read()
+            now = nft.read()
+            self._rows = now if now is not None and nft.is_current(now, self.plan) else None
         return bool(added) or not is_fit
 
     def down(self) -> bool:
@@ -52,7 +52,7 @@ class Network:
         if had_rules:
             nft.delete()
             self._tell(f"rules: table {FAMILY} {TABLE} deleted")
-        removed = self._addresses.remove()
+        removed = self._addresses.remove(self.plan.ours)
         for address in removed:
             self._tell(f"address {address} removed")
         return had_rules or bool(removed)

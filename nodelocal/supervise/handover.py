@@ -7,7 +7,8 @@ is.
 |----------------------------------|-----------------------------------------------------------------------------------|
 | ``{"nodelocal": VERSION}``       | has its worker write the cache, where the version is its own                      |
 |                                  | ``{"sockets": [[role, family, address, port], …]}`` and, with it, the descriptors |
-| answers, then ``{"ready": true}``| has its worker finish what it has begun, and ends                                 |
+|                                  | or ``{"busy": true}``, while it is handing over to a third                        |
+| answers, then ``{"ready": true}``| ``{"going": true}``; has its worker finish what it has begun, and ends            |
 | goes away before that            | goes on as if nothing had been                                                    |
 """
 
@@ -19,7 +20,6 @@ import socket
 import stat
 import struct
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -41,17 +41,24 @@ Key = tuple[str, int, str, int]
 class Given:
     """What was handed over: sockets by what they are for, and the connection to whoever gave them."""
 
-    def __init__(self, link: socket.socket, sockets: dict[Key, socket.socket]) -> None:
+    def __init__(self, path: Path, link: socket.socket, sockets: dict[Key, socket.socket]) -> None:
+        self._path = path
         self._link = link
         self.sockets = sockets
 
-    def ready(self) -> None:
-        """Tell the other to go, and wait until it has gone, some seconds at most."""
-        with suppress(OSError):
+    def ready(self) -> bool:
+        """Tell the other to go, and wait until it has gone, some seconds at most; False if it stays."""
+        is_going = False
+        try:
             self._link.sendall(encode({"ready": True}))
             self._link.settimeout(GO_SECONDS)
+            is_going = b"going" in self._link.recv(_LINE_OCTETS)
             self._link.recv(1)
-        self.close()
+        except OSError:
+            pass
+        finally:
+            self.close()
+        return is_going or not _is_answered(self._path)
 
     def close(self) -> None:
         """Let the connection go, and the sockets that nobody took out."""
@@ -80,7 +87,7 @@ def ask(path: Path) -> Given | None:
         if peer_of(link) != os.geteuid():
             raise _problem(path, f"a process of user {peer_of(link)}", "one of the same user's; end it")
         link.sendall(encode({"nodelocal": VERSION}))
-        return Given(link, _receive(link))
+        return Given(path, link, _receive(link))
     except ConnectionRefusedError:  # left behind by one that was killed
         link.close()
         return None
@@ -111,7 +118,10 @@ def _receive(link: socket.socket) -> dict[Key, socket.socket]:
     body, fds, _, _ = socket.recv_fds(link, _LINE_OCTETS, MAX_SOCKETS)
     got = [socket.socket(fileno=fd) for fd in fds]
     try:
-        keys = json.loads(body)["sockets"]
+        said = json.loads(body)
+        if said.get("busy"):
+            raise ValueError("it is handing over to another one already")
+        keys = said["sockets"]
         if len(keys) != len(got):
             raise ValueError("as many sockets as it names")
         return {
@@ -121,6 +131,11 @@ def _receive(link: socket.socket) -> dict[Key, socket.socket]:
     except BaseException:
         close(got)
         raise
+
+
+def _is_answered(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        return sock.connect_ex(str(path)) == 0
 
 
 def close(sockets: Sequence[socket.socket]) -> None:

@@ -83,14 +83,27 @@ class Supervisor:
         self._asked = self._told = 0
         self._began = 0.0
         self._pause = 0.0
-        self._is_stopping = False
+        self._stopping = trio.Event()
         self._was_ready = trio.Event()
         self._has_dumped = trio.Event()
         self._gone = trio.Event()
         self._is_broken = False
+        self._is_lending = False
+        """Whether another one has the sockets, too, and its own idea of the rules."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until a signal or a successor ends it. Raises ConfigError where it cannot begin."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._end_on_signals)
+                await self._serve(nursery, task_status)
+                nursery.cancel_scope.cancel()
+        finally:
+            self._spawner.close()
+            if self._sockets is not None:
+                handover.close(list(self._sockets.all().values()))
+
+    async def _serve(self, nursery: trio.Nursery, task_status: trio.TaskStatus[None]) -> None:
         path = self._config.control.parent / handover.FILE
         given = await trio.to_thread.run_sync(handover.ask, path)
         try:
@@ -99,33 +112,32 @@ class Supervisor:
             self._sockets = NodeSockets(self._config, {} if given is None else given.sockets)
             if given is not None:
                 self._say(f"{self._sockets.taken} sockets taken over from the nodelocal that was here")
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._notice, nursery)
-                nursery.start_soon(self._end_on_signals)
-                await self._start(nursery)
-                nursery.start_soon(self._ask_again_and_again)
-                if self._config.is_watching:
-                    nursery.start_soon(follow, self._watched, watcher_command(self._config))
-                if self._network is not None:
-                    nursery.start_soon(self._repair, self._network)
-                await self._was_ready.wait()
-                if given is not None:
-                    await trio.to_thread.run_sync(given.ready)
-                    given = None
-                self._tell_addresses(self._sockets)
-                try:
-                    nursery.start_soon(self._hand_over, bind_unix(path, "hand-over"))
-                except ConfigError as exc:
-                    log.error("no hand-over to the next nodelocal: %s", exc)  # noqa: TRY400 - its words are enough
-                task_status.started()
+            nursery.start_soon(self._notice, nursery)
+            if self._stopping.is_set():
+                return
+            await self._start(nursery)
+            nursery.start_soon(self._ask_again_and_again)
+            if self._config.is_watching:
+                nursery.start_soon(follow, self._watched, watcher_command(self._config))
+            await self._was_ready.wait()
+            if self._stopping.is_set():
                 await self._gone.wait()
-                nursery.cancel_scope.cancel()
+                return
+            if given is not None and not await trio.to_thread.run_sync(given.ready):
+                raise OSError("the nodelocal that was here did not wait, and goes on: start again")
+            given = None
         finally:
             if given is not None:
                 given.close()
-            self._spawner.close()
-            if self._sockets is not None:
-                handover.close(list(self._sockets.all().values()))
+        if self._network is not None:
+            nursery.start_soon(self._repair, self._network)
+        self._tell_addresses(self._sockets)
+        try:
+            nursery.start_soon(self._hand_over, bind_unix(path, "hand-over"))
+        except ConfigError as exc:
+            log.error("no hand-over to the next nodelocal: %s", exc)  # noqa: TRY400 - its words are enough
+        task_status.started()
+        await self._gone.wait()
 
     # -- the worker -------------------------------------------------------------------------------------------------
 
@@ -201,8 +213,8 @@ class Supervisor:
                 case Ended(pid=pid, status=status) if pid == self._pid:
                     self._pid = 0
                     self._has_dumped.set()  # nobody is left to write anything
-                    if self._is_stopping:
-                        self._gone.set()
+                    if self._stopping.is_set():
+                        self._leave()
                         continue
                     code = os.waitstatus_to_exitcode(status)
                     why = f"by signal {-code}" if code < 0 else f"with status {code}"
@@ -220,7 +232,7 @@ class Supervisor:
             self._pause = min(max(2 * self._pause, 0.1), MAX_PAUSE_SECONDS)
         else:
             self._pause = 0.0
-        if not self._is_stopping:
+        if not self._stopping.is_set():
             await self._start(nursery)
 
     # -- the others -------------------------------------------------------------------------------------------------
@@ -233,6 +245,8 @@ class Supervisor:
         """Put up again what is gone; told once, until it is all there again."""
         while True:
             await trio.sleep(REPAIR_SECONDS)
+            if self._is_lending:
+                continue
             try:
                 if await trio.to_thread.run_sync(network.up):
                     log.warning("the node's addresses or rules were not as they should be; repaired")
@@ -258,6 +272,7 @@ class Supervisor:
     async def _hand_over_to(self, stream: trio.SocketStream) -> None:
         assert self._sockets is not None  # open as long as this runs
         path = self._config.control.parent / warm.FILE
+        is_lender = False
         try:
             async with stream:
                 link = _plain(stream.socket)
@@ -267,7 +282,11 @@ class Supervisor:
                 with trio.move_on_after(READY_SECONDS):
                     async for said in lines(stream):
                         match said:
+                            case {"nodelocal": _} if self._is_lending:
+                                await stream.send_all(encode({"busy": True}))
+                                return
                             case {"nodelocal": version}:
+                                self._is_lending = is_lender = True
                                 if version == handover.VERSION:
                                     self._has_dumped = trio.Event()
                                     self._tell(dump=str(path))
@@ -278,32 +297,41 @@ class Supervisor:
                                 self._say("another nodelocal has taken the sockets over")
                                 with suppress(OSError):  # it makes one of its own, while this still listens
                                     (self._config.control.parent / handover.FILE).unlink()
-                                self._is_stopping = True
+                                self._stopping.set()
+                                await stream.send_all(encode({"going": True}))
                                 self._tell(hold=HOLD_SECONDS)
                                 if not self._pid:
-                                    self._gone.set()
+                                    self._leave()
                                 await self._gone.wait()
                                 return
         except (OSError, ValueError, trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             log.warning("a hand-over came to nothing: %s", exc)
-        with suppress(OSError):
-            path.unlink()
+        finally:
+            if is_lender and not self._stopping.is_set():
+                self._is_lending = False
+                with suppress(OSError):
+                    path.unlink()
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
     async def _end_on_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for number in signals:
-                lameduck = self._config.lameduck if number == signal.SIGTERM and not self._is_stopping else 0
+                lameduck = self._config.lameduck if number == signal.SIGTERM and not self._stopping.is_set() else 0
                 if lameduck:
                     self._say(f"SIGTERM: answering until the lease has run out, for {lameduck:g} s at least")
                 self._end(lameduck)
 
     def _end(self, lameduck: float) -> None:
-        self._is_stopping = True
+        self._stopping.set()
         self._tell(end=lameduck)
         if not self._pid:
-            self._gone.set()
+            self._leave()
+
+    def _leave(self) -> None:
+        """Have ``run`` end, whatever it waits for."""
+        self._gone.set()
+        self._was_ready.set()
 
     def _say(self, line: str) -> None:
         with suppress(OSError, ValueError):

@@ -48,6 +48,7 @@ class Worker:
 
     def __init__(self, config: Config, server: Server, link: socket.socket) -> None:
         self._server = server
+        self._is_up = False
         self._link = trio.SocketStream(trio.socket.from_stdlib_socket(link))
         self._warm = config.control.parent / warm.FILE
         plan = config.plan
@@ -56,14 +57,15 @@ class Worker:
     async def run(self) -> None:
         """Answer until told to stop, or until the supervisor is gone."""
         server = self._server
-        count = warm.read(server.resolver.cache, self._warm, server.resolver.now())
-        if count:
-            log.info("%d entries of the cache were handed over", count)
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow, nursery)
+            count = await warm.read(server.resolver.cache, self._warm, server.resolver.now())
+            if count:
+                log.info("%d entries of the cache were handed over", count)
             await nursery.start(server.run)
+            self._is_up = True
             if self._lease is not None:
                 nursery.start_soon(self._lease.run)
-            nursery.start_soon(self._follow, nursery)
             await server.program.ended.wait()
             nursery.cancel_scope.cancel()
 
@@ -71,7 +73,7 @@ class Worker:
         async for said in lines(self._link):
             match said:
                 case {"ask": number}:
-                    await self._tell(told=number, ready=not self._server.not_ready())
+                    await self._tell(told=number, ready=self._is_up and not self._server.not_ready())
                 case {"watch": dict() as said_by_watcher}:
                     self._server.watched(said_by_watcher)
                 case {"facts": facts}:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import pytest
@@ -267,7 +269,9 @@ def test_a_firewall_of_the_host_that_drops_by_default(node: Lab, accept: str) ->
 
 
 def found(node: Lab) -> tuple[str, str]:
-    return node.node.run("nft", "list", "ruleset").stdout, node.node.run("ip", "-o", "address").stdout
+    listed = node.node.run("ip", "-o", "address").stdout.splitlines()
+    own = [line for line in listed if " fe80:" not in line]  # those come and settle by themselves
+    return node.node.run("nft", "list", "ruleset").stdout, "\n".join(own)
 
 
 def test_up_check_and_down_do_what_they_say_any_number_of_times(node: Lab) -> None:
@@ -338,4 +342,37 @@ def test_a_hand_over_socket_that_speaks_something_else_or_is_another_users(node:
         assert server.process.wait(20) == 2
         assert f"hand-over {path}: found something of user 65534" in server.output()
     path.unlink()
+    assert found(node) == before
+
+
+def test_down_leaves_what_is_not_its_own(node: Lab) -> None:
+    """An address in a network of its own, a device that is no dummy: somebody else put them there."""
+    node.node.run("ip", "address", "add", f"{LOCAL[4]}/16", "dev", "lo")
+    node.node.run("ip", "link", "add", "mine", "type", "veth", "peer", "name", "mineb")
+    try:
+        before = found(node)
+        assert not network(node, "up", "--interface", "mine").returncode
+        assert not network(node, "down", "--interface", "mine").returncode
+        after = found(node)
+        assert f"{LOCAL[4]}/16" in after[1]
+        assert after[0] == before[0]
+        assert not node.node.run("ip", "link", "show", "mine").returncode
+    finally:
+        node.node.run("ip", "address", "del", f"{LOCAL[4]}/16", "dev", "lo")
+        node.node.run("ip", "link", "delete", "mine")
+
+
+def test_rules_that_cannot_be_loaded_leave_the_addresses_off(node: Lab, tmp_path: Path) -> None:
+    """Here nft does everything but load."""
+    fake = tmp_path / "nft"
+    fake.write_text(
+        f'#!/bin/sh\ncase "$*" in *--file*) echo "Error: no" >&2; exit 1;; esac\nexec {shutil.which("nft")} "$@"\n'
+    )
+    fake.chmod(0o755)
+    before = found(node)
+    done = node.node.run(
+        "env", f"PATH={tmp_path}:{os.environ['PATH']}", sys.executable, "-m", "nodelocal", "network", "up"
+    )
+    assert done.returncode == 2
+    assert "nftables: found Error: no" in done.stderr
     assert found(node) == before
