@@ -88,6 +88,7 @@ class Supervisor:
         self._has_dumped = trio.Event()
         self._gone = trio.Event()
         self._is_broken = False
+        self._is_in_charge = False
         self._is_lending = False
         """Whether another one has the sockets, too, and its own idea of the rules."""
 
@@ -102,6 +103,10 @@ class Supervisor:
             self._spawner.close()
             if self._sockets is not None:
                 handover.close(list(self._sockets.all().values()))
+            if self._is_in_charge and not self._is_lending:  # else they are somebody else's now
+                for path in (self._config.control, self._config.control.parent / handover.FILE):
+                    with suppress(OSError):
+                        path.unlink()
 
     async def _serve(self, nursery: trio.Nursery, task_status: trio.TaskStatus[None]) -> None:
         path = self._config.control.parent / handover.FILE
@@ -129,6 +134,7 @@ class Supervisor:
         finally:
             if given is not None:
                 given.close()
+        self._is_in_charge = True
         if self._network is not None:
             nursery.start_soon(self._repair, self._network)
         self._tell_addresses(self._sockets)

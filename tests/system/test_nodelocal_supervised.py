@@ -31,6 +31,10 @@ def test_a_worker_without_capabilities_is_replaced(tmp_path: Path) -> None:
         server.wait_for("the worker ended by signal 9; another takes its place")
         assert lookup(server.port, "a.test.").answer
         wait_until(lambda: "nodelocal_worker_deaths_total 1.0" in server.page("/metrics")[1], server.output)
+        wait_until((tmp_path / "handover.sock").exists, server.output)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(10) == 0
+        assert not list(tmp_path.iterdir())
 
 
 def test_sigterm_ends_it_though_it_was_never_ready(tmp_path: Path) -> None:
