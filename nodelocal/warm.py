@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -67,7 +68,7 @@ async def _write(cache: Cache, part: Path, offset: float) -> int:
     encoder = msgspec.msgpack.Encoder()
     count = 0
     with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:  # noqa: ASYNC230 - local, small
-        for body in (_Head(VERSION, time.time()), *_kept(cache, offset)):
+        for body in chain((_Head(VERSION, time.time()),), _kept(cache, offset)):
             octets = encoder.encode(body)
             file.write(len(octets).to_bytes(4, "big") + octets)
             count += 1

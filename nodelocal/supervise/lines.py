@@ -42,7 +42,10 @@ async def lines(stream: trio.abc.ReceiveStream) -> AsyncIterator[Json]:
         if len(rest) > MAX_LINE_OCTETS:
             raise ValueError("a line that does not end")
         for line in some:
-            said = json.loads(line)
+            try:
+                said = json.loads(line)
+            except RecursionError as exc:
+                raise ValueError("an object too deep") from exc
             if not isinstance(said, dict):
                 raise ValueError("not an object")  # noqa: TRY004 - what cannot be read is one error
             yield said

@@ -178,7 +178,7 @@ class Supervisor:
         try:
             async for said in lines(link):
                 match said:
-                    case {"told": number, "ready": ready}:
+                    case {"told": int(number), "ready": ready}:
                         self._told = number
                         if ready:
                             self._was_ready.set()
