@@ -51,7 +51,8 @@ FIRST_HUNG: Final = 8
 REPAIR_SECONDS: Final = 2.0
 SHORT_LIFE_SECONDS: Final = 0.3
 """One that lives for less is not replaced at once: each time a little later."""
-MAX_PAUSE_SECONDS: Final = 5.0
+MAX_PAUSE_SECONDS: Final = 1.0
+"""Less than a lease runs on, so that what waits in the sockets meanwhile is still wanted."""
 DUMP_SECONDS: Final = 20.0
 READY_SECONDS: Final = 120.0
 HOLD_SECONDS: Final = 0.5

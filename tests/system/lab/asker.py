@@ -1,5 +1,8 @@
 """Run in a pod: ask at a steady rate, each question once, from a fresh port each; report every one of them as JSON.
 
+ADDRESS may be several with commas between them, asked in turns; a ``#`` in NAME stands for the question's number. ``at`` is on the monotonic clock, which all namespaces
+of a machine share.
+
 python -m tests.system.lab.asker ADDRESS RATE SECONDS TIMEOUT NAME [tcp]
 """
 
@@ -19,7 +22,7 @@ from zones.names import Name
 def main() -> None:
     address, rate, seconds, patience, name, *rest = sys.argv[1:]
     is_tcp = "tcp" in rest
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    addresses = address.split(",")
     kind = socket.SOCK_STREAM if is_tcp else socket.SOCK_DGRAM
     poller = select.poll()
     waiting: dict[int, tuple[socket.socket, float, bytes]] = {}
@@ -31,20 +34,23 @@ def main() -> None:
         sock, at, _ = waiting.pop(fd)
         poller.unregister(fd)
         sock.close()
-        rows.append({"at": round(at - began, 4), "seconds": round(now - at, 4), "who": who})
+        rows.append({"at": round(at, 4), "seconds": round(now - at, 4), "who": who})
 
     while sent < wanted or waiting:
         now = time.monotonic()
         while sent < wanted and sent < (now - began) * float(rate):
-            wire = make_question((sent & 0xFFFF).to_bytes(2, "big"), Name.from_text(name), 1, edns=False)
-            sock = socket.socket(family, kind)
+            wire = make_question(
+                (sent & 0xFFFF).to_bytes(2, "big"), Name.from_text(name.replace("#", str(sent))), 1, edns=False
+            )
+            address = addresses[sent % len(addresses)]
+            sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
             sock.setblocking(False)
             try:
                 sock.connect((address, 53))
             except BlockingIOError:
                 pass
             except OSError as exc:
-                rows.append({"at": round(now - began, 4), "seconds": 0.0, "who": f"error {exc.strerror}"})
+                rows.append({"at": round(now, 4), "seconds": 0.0, "who": f"error {exc.strerror}"})
                 sock.close()
                 sent += 1
                 continue

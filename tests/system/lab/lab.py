@@ -4,7 +4,7 @@
     and the same in fd00:244::/32, 2001:db8::/32; the Service address is 10.96.0.10, fd00:10:96::a
 
 Three namespaces and three pods, joined by veths. The node forwards with conntrack on, and translates the Service address
-as kube-proxy does in its nftables mode: round robin over the two servers, by random choice.
+as kube-proxy does, in its nftables or its iptables mode: round robin over the two servers, by random choice.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, ExitStack
+from contextlib import contextmanager, ExitStack, suppress
 from pathlib import Path
 from typing import Any, IO
 
@@ -30,11 +31,13 @@ from tests.support.process import Kdns, wait_until
 
 LOCAL = {4: "169.254.20.10", 6: "fd00:a9fe:20::10"}
 SERVICE = {4: "10.96.0.10", 6: "fd00:10:96::a"}
+ALL = [*LOCAL.values(), *SERVICE.values()]
 SERVERS = {4: ("10.244.9.11", "10.244.9.12"), 6: ("fd00:244:9::11", "fd00:244:9::12")}
 PODS = 3
 
 WHO = "who.lab.test"
 """Answered by a static record of whoever is asked: the last octets say by whom."""
+STALE = "stale.lab.test 1 A 203.0.113.8"
 WARM = "warm.lab.test 3600 A 203.0.113.9"
 BY_NODE, BY_CLUSTER = "203.0.113.1", "203.0.113.2"
 
@@ -61,11 +64,46 @@ table inet kube-proxy {
 """
 
 
-class Lab:
-    """The namespaces, and what runs in them."""
+def iptables_rules(family: int) -> str:
+    """Return what kube-proxy's iptables mode has in the nat table for the Service, for ``iptables-restore``."""
+    service, servers, pods = SERVICE[family], SERVERS[family], {4: "10.244.1.0/24", 6: "fd00:244:1::/64"}[family]
+    width = {4: 32, 6: 128}[family]
+    lines = ["*nat"]
+    lines += [f":{chain} - [0:0]" for chain in ("KUBE-SERVICES", "KUBE-POSTROUTING", "KUBE-MARK-MASQ")]
+    lines += [
+        '-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES',
+        '-A OUTPUT -m comment --comment "kubernetes service portals" -j KUBE-SERVICES',
+        '-A POSTROUTING -m comment --comment "kubernetes postrouting rules" -j KUBE-POSTROUTING',
+        "-A KUBE-MARK-MASQ -j MARK --or-mark 0x4000",
+        "-A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN",
+        "-A KUBE-POSTROUTING -j MARK --xor-mark 0x4000",
+        "-A KUBE-POSTROUTING -j MASQUERADE",
+    ]
+    for protocol in ("udp", "tcp"):
+        chain = f"KUBE-SVC-{protocol.upper()}"
+        ends = [f"KUBE-SEP-{protocol.upper()}{number}" for number in range(len(servers))]
+        lines += [f":{one} - [0:0]" for one in (chain, *ends)]
+        lines += [
+            f'-A KUBE-SERVICES -d {service}/{width} -p {protocol} -m comment --comment "kube-system/kube-dns" -m {protocol} --dport 53 -j {chain}',
+            f"-A {chain} ! -s {pods} -d {service}/{width} -p {protocol} -m {protocol} --dport 53 -j KUBE-MARK-MASQ",
+            f"-A {chain} -m statistic --mode random --probability 0.5 -j {ends[0]}",
+            f"-A {chain} -j {ends[1]}",
+        ]
+        for end, server in zip(ends, servers, strict=True):
+            to = f"[{server}]:53" if family == 6 else f"{server}:53"
+            lines += [
+                f"-A {end} -s {server}/{width} -j KUBE-MARK-MASQ",
+                f"-A {end} -p {protocol} -m {protocol} -j DNAT --to-destination {to}",
+            ]
+    return "\n".join([*lines, "COMMIT", ""])
 
-    def __init__(self, stack: ExitStack, folder: Path) -> None:
+
+class Lab:
+    """The namespaces, and what runs in them. *kube_proxy*: nftables, or iptables-nft, or iptables-legacy."""
+
+    def __init__(self, stack: ExitStack, folder: Path, kube_proxy: str = "nftables") -> None:
         self._stack = stack
+        self._kube_proxy = kube_proxy
         self.folder = folder
         self.node = stack.enter_context(namespace())
         self.cluster = stack.enter_context(namespace())
@@ -121,7 +159,13 @@ class Lab:
 
     def load_kube_proxy(self) -> None:
         """Load the stand-in for kube-proxy."""
-        subprocess.run([*self.node.prefix(), "nft", "-f", "-"], input=KUBE_PROXY, text=True, check=True)
+        if self._kube_proxy == "nftables":
+            loads = {"nft -f -": KUBE_PROXY}
+        else:
+            kind = self._kube_proxy.removeprefix("iptables-")
+            loads = {f"{name}-{kind}-restore": iptables_rules(of) for name, of in (("iptables", 4), ("ip6tables", 6))}
+        for command, rules in loads.items():
+            subprocess.run([*self.node.prefix(), *command.split()], input=rules, text=True, check=True)
 
     def start(self, namespace: Namespace, *command: str) -> Kdns:
         """Start a program in a namespace; it is ended with the lab."""
@@ -142,10 +186,22 @@ class Lab:
             if not number:
                 listens.append("192.0.2.53:53")
             flags = [part for listen in listens for part in ("--listen", listen)]
-            for record in (f"{WHO} 0 A {BY_CLUSTER}", f"who.cluster.local 0 A {BY_CLUSTER}", WARM):
+            for record in (f"{WHO} 0 A {BY_CLUSTER}", f"who.cluster.local 0 A {BY_CLUSTER}", WARM, STALE):
                 flags += ["--record", record]
             admin = f"127.0.0.1:{9100 + number}"
-            command = [sys.executable, "-m", "kdns", "serve", "--manifests", str(manifests), "--admin", admin, *flags]
+            command = [
+                sys.executable,
+                "-m",
+                "kdns",
+                "serve",
+                "--manifests",
+                str(manifests),
+                "--admin",
+                admin,
+                "--lameduck",
+                "0",
+                *flags,
+            ]
             servers.append(self.start(self.cluster, *command))
         for server in servers:
             server.wait_for("synced")
@@ -163,6 +219,36 @@ class Lab:
             "--admin", "127.0.0.1:9253", "--control", str(folder / "control.sock"), "--record", f"{WHO} 0 A {BY_NODE}", *more,
         )  # fmt: skip
 
+    @contextmanager
+    def running(self, *more: str) -> Iterator[Kdns]:
+        """Run a nodelocal whose leases run; it is ended, its addresses and rules are gone afterwards."""
+        server = self.nodelocal(*more)
+        try:
+            self.wait_for_leases()
+            yield server
+        finally:
+            self.end(server)
+
+    def end(self, *servers: Kdns) -> None:
+        """End what is left of *servers*, and take down what they put up."""
+        for server in servers:
+            if server.process.poll() is None:
+                os.kill(server.process.pid, signal.SIGCONT)
+                server.process.kill()
+                server.process.wait()
+        _must(self.network("down"))
+        self.node.run("conntrack", "-F")
+
+    def network(self, what: str, *more: str) -> subprocess.CompletedProcess[str]:
+        """Run ``nodelocal network`` on the node."""
+        flags = ["--service-address", SERVICE[4], "--service-address", SERVICE[6], *more]
+        return self.node.run(sys.executable, "-m", "nodelocal", "network", what, *flags)
+
+    def page(self, path: str) -> str:
+        """Return a page of the admin port of the nodelocal there."""
+        code = f"import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:9253{path}').read().decode())"
+        return self.node.run(sys.executable, "-c", code).stdout
+
     def has_lease(self, address: str) -> bool:
         """Tell whether the lease of an address runs."""
         kind = "alive6" if ":" in address else "alive4"
@@ -171,9 +257,7 @@ class Lab:
 
     def wait_for_leases(self) -> None:
         """Wait until the leases of all addresses run."""
-        wait_until(
-            lambda: all(self.has_lease(one) for some in (LOCAL, SERVICE) for one in some.values()), lambda: "no lease"
-        )
+        wait_until(lambda: all(map(self.has_lease, ALL)), lambda: "no lease")
 
     @contextmanager
     def asking(
@@ -214,6 +298,13 @@ class Lab:
         return sum("dport=53 " in line for line in listed.stdout.splitlines())
 
 
+def kill_whole(nodelocal: Kdns) -> None:
+    """Kill the supervisor and all it started."""
+    others = psutil.Process(nodelocal.process.pid).children(recursive=True)
+    for pid in (nodelocal.process.pid, *(other.pid for other in others)):
+        os.kill(pid, signal.SIGKILL)
+
+
 class Asked:
     """What became of each question."""
 
@@ -246,7 +337,9 @@ def worker_of(nodelocal: Kdns) -> int:
     found: list[int] = []
 
     def there_is_one() -> bool:
-        found[:] = [one.pid for child in psutil.Process(nodelocal.process.pid).children() for one in child.children()]
+        with suppress(psutil.NoSuchProcess):  # one that has just been killed
+            ours = [one for child in psutil.Process(nodelocal.process.pid).children() for one in child.children()]
+            found[:] = [one.pid for one in ours if one.status() != psutil.STATUS_ZOMBIE]
         return bool(found)
 
     wait_until(there_is_one, nodelocal.output)
@@ -260,10 +353,10 @@ def _must(done: subprocess.CompletedProcess[str]) -> None:
 def _end(process: subprocess.Popen[Any]) -> None:
     """End a process and what it started."""
     if process.poll() is None:
-        for signal in (15, 9):
+        for number in (signal.SIGTERM, signal.SIGKILL):
             try:
-                os.kill(process.pid, 18)
-                process.send_signal(signal)
+                os.kill(process.pid, signal.SIGCONT)
+                process.send_signal(number)
                 process.wait(8)
                 break
             except (subprocess.TimeoutExpired, ProcessLookupError):
@@ -271,8 +364,8 @@ def _end(process: subprocess.Popen[Any]) -> None:
 
 
 @contextmanager
-def lab() -> Iterator[Lab]:
+def lab(kube_proxy: str = "nftables") -> Iterator[Lab]:
     """Make the lab; everything of it is gone afterwards."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"lab-{uuid.uuid4().hex[:6]}-")))
-        yield Lab(stack, folder)
+        yield Lab(stack, folder, kube_proxy)
