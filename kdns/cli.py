@@ -60,7 +60,7 @@ async def _serve(conf: config.Config) -> None:
     server = Server(conf, announce=COMMAND.announcer(conf.log_format))
     _check_credentials(conf)
     server.bind()
-    server.cluster.load()
+    server.load()
     await server.run()
 
 

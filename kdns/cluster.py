@@ -105,7 +105,15 @@ def api_or_manifests(
             def observe(kind: str, seconds: float) -> None:
                 histogram.labels(kind).observe(seconds)
 
-        return ApiSource(server, sink, decoder, scope, pace=pace, observe_programming=observe)
+        return ApiSource(
+            server,
+            sink,
+            decoder,
+            scope,
+            pace=pace,
+            compare_seconds=config.compare_seconds,
+            observe_programming=observe,
+        )
 
     return make
 
@@ -158,6 +166,7 @@ class Cluster:
             self.zones.kinds,
             on_change=self._changed,
             on_complete=self._completed,
+            on_restored=self._restored,
             on_synced=self._synced,
         )
         self.source = (make_source or api_or_manifests(config))(self.sink)
@@ -301,7 +310,17 @@ class Cluster:
                 self.authority.unsynced -= origins
                 group.serial.changed()
 
+    def _restored(self) -> None:
+        self.authority.is_stale = self.sink.is_stale
+        for group in self.zones.groups:
+            group.serial.changed()
+        self.authority.unsynced.clear()
+        self.responder.clear()
+
     def _synced(self) -> None:
+        if self.authority.is_stale:
+            self.authority.is_stale = False
+            self.responder.clear()
         # What is known now stays for long: the collector need not walk it again and again.
         gc.freeze()
         self._tell_public_namespaces()

@@ -96,7 +96,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     upstreams: tuple[Server | Path, ...]
     transfer_to: tuple[IPv4Network | IPv6Network, ...]
     notify: tuple[Listen, ...]
+    compare_seconds: float
     state_dir: Path | None
+    ready_when_stale: bool
     lameduck: float
     workers: int
     log_queries: bool
@@ -132,6 +134,7 @@ def _writable_folder(value: Any) -> Path:
     return path
 
 
+STATE: Final = "What outlives the process"
 TRANSFER: Final = "Zone transfer"
 SOURCE = "Where objects come from (exactly one; none of them: the service account of the pod this runs in)"
 
@@ -147,6 +150,16 @@ OPTIONS: Final[Sequence[Option]] = (
         group=SOURCE,
     ),
     *api_options(SOURCE),
+    Option(
+        "compare-every",
+        "SECONDS",
+        "Compare what is known with what the API server has, this often; list anew what differs, and "
+        "count it. 0: never.",
+        "whole seconds from 0 to 86400",
+        whole_number(86_400),
+        default=3600,
+        group=SOURCE,
+    ),
     *listen_options(["[::]:53"], ["[::]:9153", "[::]:8080", "[::]:8181"], admin_port=9153),
     Option(
         "upstream",
@@ -324,10 +337,20 @@ OPTIONS: Final[Sequence[Option]] = (
     Option(
         "state-dir",
         "DIR",
-        "Keep the serials of the zones there, so that they grow over a restart whatever the clock says.",
+        "Keep the serials of the zones there, so that they grow over a restart whatever the clock says; and the "
+        "objects, so that a restart answers from them at once while the API server is away.",
         "a folder that can be written to",
         _writable_folder,
-        group=TRANSFER,
+        group=STATE,
+    ),
+    Option(
+        "ready-when-stale",
+        None,
+        "Be ready, too, while answering from what --state-dir has, the API server not having been heard yet.",
+        "true or false",
+        switch,
+        default=False,
+        group=STATE,
     ),
     *STATIC_OPTIONS,
     *LOG_OPTIONS,
@@ -378,7 +401,9 @@ def load(flags: Mapping[str, Any], file: Path | None, *, needs_source: bool = Tr
         upstreams=tuple(values["upstream"]),
         transfer_to=tuple(dict.fromkeys(values["transfer-to"])),
         notify=tuple(dict.fromkeys(values["notify"])),
+        compare_seconds=values["compare-every"],
         state_dir=values["state-dir"],
+        ready_when_stale=values["ready-when-stale"],
         lameduck=values["lameduck"],
         workers=values["workers"],
         log_queries=values["log-queries"],
@@ -423,6 +448,8 @@ def _check_together(
     )
     if values["push"] is PushMode.TLS and "listen-tls" not in written:
         problems.append(Problem(written["push"][0], "tls, and no --listen-tls", "an address to answer over TLS at"))
+    if "ready-when-stale" in written and "state-dir" not in written:
+        problems.append(Problem(written["ready-when-stale"][0], "no --state-dir", "a folder to answer from"))
     if "namespace" in written and "namespace-labels" in written:
         place = written["namespace-labels"][0]
         problems.append(Problem(place, f"{written['namespace'][0]} besides", "one of the two"))

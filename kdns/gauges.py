@@ -13,6 +13,7 @@ from kdns.net.listeners import Listeners
 from kdns.notify import Notifier
 from kdns.proto.message import Message
 from kdns.served import Zones
+from kdns.snapshot import Snapshots
 from kdns.upstream.forwarder import Forwarder
 
 ONE: tuple[str, ...] = ()
@@ -27,6 +28,7 @@ def cluster_gauges(
     has_upstreams: bool,
     notifier: Notifier | None,
     troubles: Callable[[], Sequence[str]],
+    snapshots: Snapshots | None,
 ) -> Gauges:
     """Return the gauges of the objects and where they come from, of a program whose metrics call it *server*.
 
@@ -43,6 +45,17 @@ def cluster_gauges(
         labels=("server", "zone", "view", "name"),
     )
     gauges.add("kdns_synced", "Whether every kind of object has been complete once.", lambda: [(ONE, sink.is_synced)])
+    if snapshots is not None:
+        gauges.add(
+            "kdns_stale",
+            "Whether answers are made from what was known before a restart.",
+            lambda: [(ONE, sink.is_stale)],
+        )
+        gauges.add(
+            "kdns_snapshot_timestamp_seconds",
+            "When the snapshot of the objects in --state-dir was made, Unix time; 0 where there is none.",
+            lambda: [(ONE, snapshots.made_at or 0.0)],
+        )
     gauges.add(
         "kdns_objects",
         "Objects in the store by kind.",
@@ -72,6 +85,21 @@ def cluster_gauges(
             labels=("kind",),
             is_counter=True,
         )
+        if (consistency := source.consistency) is not None:
+            gauges.add(
+                "kdns_consistency_checks",
+                "Comparisons with what the API server has, by kind.",
+                lambda: [((r.kind.value,), count) for r, count in consistency.looks.items()],
+                labels=("kind",),
+                is_counter=True,
+            )
+            gauges.add(
+                "kdns_inconsistencies",
+                "Objects found not to be as the API server has them, by kind; they were listed anew.",
+                lambda: [((r.kind.value,), count) for r, count in consistency.found.items()],
+                labels=("kind",),
+                is_counter=True,
+            )
     gauges.add(
         "kdns_public_namespaces",
         "Namespaces named like public top-level domains, which take outside names from search paths.",

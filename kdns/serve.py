@@ -18,10 +18,12 @@ from kdns.answers import Answers, is_own, server_label
 from kdns.cluster import api_or_manifests, Cluster, counts_of
 from kdns.config import Config
 from kdns.control.reflector import Pace
+from kdns.control.sink import Sink
 from kdns.errors import ConfigError, Problem
 from kdns.gauges import cluster_gauges
 from kdns.program import Program, raise_descriptor_limit
 from kdns.serials import Serials
+from kdns.snapshot import describe, Snapshots
 from kdns.upstream.servers import Server as Upstream
 from kdns.version import VERSION
 
@@ -43,6 +45,7 @@ class Server:
         self._serials = Serials(config)
         self.cluster = Cluster(config, api_or_manifests(config, self.metrics, pace), serial_of=self._serials.first)
         self._serials.watch(self.cluster.zones)
+        self.snapshots = snapshots_of(config, self.cluster.sink)
         self.answers = Answers(config, self.cluster)
         self.program = Program(
             "kdns",
@@ -64,6 +67,7 @@ class Server:
                 has_upstreams=bool(config.upstreams),
                 notifier=self._serials.notifier,
                 troubles=self.troubles,
+                snapshots=self.snapshots,
             )
         )
 
@@ -73,11 +77,14 @@ class Server:
         """List why this is not ready."""
         if self.program.is_stopping:
             return ["shutting down"]
+        if self.config.ready_when_stale and self.cluster.sink.is_stale:
+            return []
         return sorted(f"not synced: {kind.value}" for kind in self.cluster.sink.missing())
 
     def troubles(self) -> list[str]:
         """List what is wrong with where the objects come from."""
-        return self.answers.troubles() + self._serials.troubles()
+        own = self._serials.troubles() + (self.snapshots.troubles() if self.snapshots is not None else [])
+        return self.answers.troubles() + own
 
     async def metrics_page(self) -> bytes:
         """Return the metrics page."""
@@ -96,6 +103,12 @@ class Server:
         self.check()
         self.program.bind()
 
+    def load(self) -> None:
+        """Read what lies on this machine. Raises ConfigError for manifests that cannot be served."""
+        self.cluster.load()
+        if self.snapshots is not None:
+            self.snapshots.restore()
+
     @property
     def addresses(self) -> list[tuple[str, int]]:
         """The addresses that are answered at."""
@@ -106,6 +119,8 @@ class Server:
         parts = [*self.answers.parts(), self._tick, self._tell_when_synced]
         if self._serials.notifier is not None:
             parts.append(self._serials.notifier.run)
+        if self.snapshots is not None:
+            parts.append(self.snapshots.run)
         await self.program.run(self, parts, task_status=task_status)
 
     async def _tick(self) -> None:
@@ -120,6 +135,13 @@ class Server:
         began = trio.current_time()
         await self.cluster.synced.wait()
         self.program.announce(f"synced after {trio.current_time() - began:.2f} s: {counts_of(self.cluster.sink)}")
+
+
+def snapshots_of(config: Config, sink: Sink) -> Snapshots | None:
+    """Return what keeps the objects of *sink*, where they come from an API server and there is a place to keep them."""
+    if config.state_dir is None or config.access is None:
+        return None
+    return Snapshots(config.state_dir, describe(config, sink.kinds), sink)
 
 
 def check_upstreams(config: Config) -> None:

@@ -145,6 +145,14 @@ class Imports:
         """Tell whether at least one endpoint in any cluster answers."""
         return any(endpoint.is_ready for piece in self.slices_of(service) for endpoint in piece.endpoints)
 
+    def get_import(self, key: ObjectKey) -> ServiceImport | None:
+        """Return an import, shown or not."""
+        return self._imports.get(key.namespace, {}).get(key.name)
+
+    def get_slice(self, key: ObjectKey) -> ImportedSlice | None:
+        """Return a slice, shown or not."""
+        return self._slices.get(key)
+
     def import_keys(self) -> list[ObjectKey]:
         """List the imports, shown or not."""
         return [ObjectKey(namespace, name) for namespace, some in self._imports.items() for name in some]

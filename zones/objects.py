@@ -44,6 +44,11 @@ class ObjectKey(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True
     namespace: bytes
     name: bytes
 
+    @property
+    def text(self) -> str:
+        """The namespace, if there is one, and the name, as people write them."""
+        return b"/".join(part for part in (self.namespace, self.name) if part).decode(errors="replace")
+
 
 class Namespace(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     """A namespace that is exposed; one that a filter hides never becomes an object."""

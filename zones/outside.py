@@ -129,6 +129,10 @@ class Outside:
             changed |= self._claim(ident)
         return changed
 
+    def get(self, kind: Kind, key: ObjectKey) -> Claimant | ExposedService | None:
+        """Return an object, shown or not."""
+        return self._objects.get((kind, key))
+
     def keys(self, kind: Kind) -> list[ObjectKey]:
         """List the objects of one kind, shown or not."""
         return [key for found, key in self._objects if found is kind]

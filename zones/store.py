@@ -182,6 +182,23 @@ class Store:
             case _:
                 return self.outside.keys(kind) if self.outside is not None else []
 
+    def get(self, kind: Kind, key: ObjectKey) -> Object | None:
+        """Return an object, shown or not."""
+        match kind:
+            case Kind.NAMESPACE:
+                return self._namespaces.get(key.name)
+            case Kind.SERVICE:
+                return self._services.get(key.namespace, {}).get(key.name)
+            case Kind.ENDPOINT_SLICE:
+                found: Object | None = self._slices.get(key)
+                return found if found is not None or self.imports is None else self.imports.get_slice(key)
+            case Kind.POD:
+                return self._pods.get(key)
+            case Kind.SERVICE_IMPORT:
+                return self.imports.get_import(key) if self.imports is not None else None
+            case _:
+                return self.outside.get(kind, key) if self.outside is not None else None
+
     def count(self, kind: Kind) -> int:
         """Count the objects of one kind, shown or not."""
         match kind:

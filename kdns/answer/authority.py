@@ -45,6 +45,8 @@ _DNSSEC: Final = frozenset((46, 47, 50))  # RRSIG, NSEC, NSEC3
 STATIC: Final = "static"
 """What answers of static records in none of our zones are counted by in the place of a zone."""
 
+EDE_STALE: Final = 3
+STALE_TEXT: Final = "known before a restart, the API server has not been heard since"
 EDE_NOT_READY: Final = 14
 EDE_NO_REACHABLE: Final = 22
 
@@ -121,6 +123,8 @@ class Authority:
         self._overlay = overlay or Overlay()
         self._rewrites = rewrites
         self.unsynced = {zone.origin for zone in zones.zones}
+        self.is_stale = False
+        """Whether what is known is of an earlier life: told to clients that speak EDNS."""
         self._forwards = forwards
         self._reverse = reverse
         self._labels = Labels()
@@ -346,8 +350,11 @@ class Authority:
         return found, _tuple(owners)
 
     def _greeting(self, query: Query, note: int = 0) -> bytes:
-        """Return the option that tells a peer that this is kdns, and *note*, if it asked."""
-        return peer.greeting(self._greets | note) if query.edns is not None and query.edns.is_peer else b""
+        """Return the options that say that the answer is stale, and to a peer that this is kdns, and *note*."""
+        if query.edns is None:
+            return b""
+        stale = ede(EDE_STALE, STALE_TEXT) if self.is_stale else b""
+        return stale + peer.greeting(self._greets | note) if query.edns.is_peer else stale
 
     def _text(self, zone: Zone | None) -> str:
         return self._zone_text[zone.origin.key] if zone is not None else STATIC

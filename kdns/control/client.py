@@ -7,9 +7,12 @@ token, a renewed certificate or an exec plugin's new answer is taken up that way
 
 from __future__ import annotations
 
+import hashlib
+import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
@@ -150,6 +153,19 @@ class ApiServer:
             return Stream(response, path)
         raise self._error(path, code, response)
 
+    def identity(self) -> str:
+        """Return what tells this cluster from others, without asking it: where it is, and who signs for it."""
+        access, parts = self._access, []
+        if access.url is not None:
+            parts = [access.url.encode()]
+        elif access.kubeconfig is not None:
+            parts = _identity_in_kubeconfig(access)
+        else:
+            parts = [os.environ.get("KUBERNETES_SERVICE_HOST", "").encode()]
+            with suppress(OSError):
+                parts.append((SERVICE_ACCOUNT / "ca.crt").read_bytes())
+        return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
     @property
     def host(self) -> str:
         """The host and port that requests go to, as far as it is known."""
@@ -231,6 +247,21 @@ def _check_plugin(access: Access, configuration: Any) -> None:
     plugin = (users.get((contexts.get(context) or {}).get("user")) or {}).get("exec")
     if plugin and not configuration.api_key.get("BearerToken") and not configuration.cert_file:
         raise ClusterUnavailable(f"credentials: the exec plugin {plugin.get('command')!r} gave none")
+
+
+def _identity_in_kubeconfig(access: Access) -> list[bytes]:
+    assert access.kubeconfig is not None  # the one caller has looked
+    try:
+        document = yaml.safe_load(access.kubeconfig.read_text(encoding="utf-8"))
+        contexts = {entry["name"]: entry["context"] for entry in document["contexts"]}
+        clusters = {entry["name"]: entry["cluster"] for entry in document["clusters"]}
+        cluster = clusters[contexts[access.context or document["current-context"]]["cluster"]]
+        authority = str(cluster.get("certificate-authority-data", "")).encode()
+        if path := cluster.get("certificate-authority"):
+            authority = (access.kubeconfig.parent / str(path)).read_bytes()
+        return [str(cluster["server"]).encode(), authority]
+    except (OSError, yaml.YAMLError, LookupError, TypeError, AttributeError):
+        return [str(access).encode()]  # nothing will come of it either
 
 
 def _check_kubeconfig(access: Access, config: Any) -> None:

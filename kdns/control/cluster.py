@@ -8,6 +8,7 @@ from typing import Protocol
 import trio
 
 from kdns.control.client import ApiServer
+from kdns.control.consistency import Consistency
 from kdns.control.reflector import Pace, Reflector, Resource
 from kdns.control.sink import Sink
 from zones.decode import Decoder
@@ -36,7 +37,7 @@ class Source(Protocol):
 
 
 class ApiSource:
-    """Feeds *sink* from *server*, one reflector for each of the sink's kinds."""
+    """Feeds *sink* from *server*, one reflector for each of its kinds; compares every *compare_seconds*, 0: never."""
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class ApiSource:
         scope: Scope,
         *,
         pace: Pace | None = None,
+        compare_seconds: float = 0.0,
         observe_programming: Callable[[str, float], None] | None = None,
     ) -> None:
         self.reflectors: Sequence[Reflector] = [
@@ -65,9 +67,12 @@ class ApiSource:
             )
             for kind in sorted(sink.kinds, key=lambda kind: list(Kind).index(kind))
         ]
+        self.consistency = Consistency(self.reflectors, compare_seconds) if compare_seconds else None
 
     async def run(self) -> None:
         """Reflect all kinds until cancelled."""
         async with trio.open_nursery() as nursery:
             for reflector in self.reflectors:
                 nursery.start_soon(reflector.run)
+            if self.consistency is not None:
+                nursery.start_soon(self.consistency.run)

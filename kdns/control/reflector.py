@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime, UTC
 from functools import partial
 from typing import Final, TypeVar
@@ -66,6 +66,10 @@ STEP_SECONDS: Final = 0.001
 """Objects are applied for this long between two looks at the network."""
 
 _T = TypeVar("_T")
+
+
+Difference = tuple[Object | None, Object | None]
+"""What we have, and what the server has; None: nothing."""
 
 
 class Resource(msgspec.Struct, frozen=True):
@@ -176,6 +180,7 @@ class Reflector:
         self._stuck = 0
         self._settled = False
         self._heard_at = trio.current_time()
+        self._scope = trio.CancelScope()
 
     async def run(self) -> None:
         """Reflect until cancelled."""
@@ -183,10 +188,13 @@ class Reflector:
         while True:
             watched_from = self._version
             try:
-                if self._version is None:
-                    await self._list()
-                else:
-                    await self._watch(self._version)
+                with trio.CancelScope() as self._scope:
+                    if self._version is None:
+                        await self._list()
+                    else:
+                        await self._watch(self._version)
+                if self._scope.cancelled_caught:
+                    self._version = None
                 continue
             except Silence as exc:
                 if self._version is not None:
@@ -221,9 +229,33 @@ class Reflector:
             wait = error.retry_after if isinstance(error, ClusterUnavailable) else 0.0
             await trio.sleep(max(wait, self._backoff.next()))
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything of the kind was here once, of an API that the server has."""
+        return self._sink.is_complete(self.kind) and not self._lacking
+
     def age(self) -> float:
         """Return the seconds since the server last said anything, or since the start."""
         return trio.current_time() - self._heard_at
+
+    def start_again(self) -> None:
+        """List everything anew, now."""
+        self._scope.cancel()
+
+    async def differences(self) -> dict[ObjectKey, Difference]:
+        """List the kind and tell where the server and the sink differ now. Raises ClusterError."""
+        kind, sink = self._resource.kind, self._sink
+        found: dict[ObjectKey, Difference] = {}
+        seen: set[ObjectKey] = set()
+        async for _, batch in self._pages():
+            seen.update(batch.seen)
+            for key, theirs in batch.puts.items():
+                if (ours := sink.get(kind, key)) != theirs:
+                    found[key] = ours, theirs
+        for key in sink.keys(kind):
+            if key not in seen and (ours := sink.get(kind, key)) is not None:
+                found[key] = ours, None
+        return found
 
     @property
     def _path(self) -> str:
@@ -257,20 +289,26 @@ class Reflector:
             else:
                 return
         seen: set[ObjectKey] = set()
+        version: str | None = None
+        async for page, batch in self._pages():
+            await self._take(batch)
+            seen.update(batch.seen)
+            version = page.resource_version
+        self._complete(seen)
+        self._version = version
+
+    async def _pages(self) -> AsyncIterator[tuple[_ListMeta, Batch]]:
         params = {"limit": str(PAGE_OBJECTS), **self._resource.selectors}
         tokens: set[str] = set()
         while True:
             page, batch = await self._in_thread(partial(self._read_page, params), lambda: None)
-            await self._take(batch)
-            seen.update(batch.seen)
+            yield page, batch
             if not page.continue_:
-                break
+                return
             if page.continue_ in tokens or len(tokens) > MAX_PAGES:
                 raise ClusterUnavailable(f"{self._path}: a list that does not end")
             tokens.add(page.continue_)
             params["continue"] = page.continue_
-        self._complete(seen)
-        self._version = page.resource_version
 
     def _read_page(self, params: dict[str, str]) -> tuple[_ListMeta, Batch]:
         body = self._server.get(self._path, params, silence_seconds=self._pace.silence_seconds).read_all()
@@ -423,7 +461,7 @@ class Reflector:
         except BadObject as exc:
             head = _head(text)
             key = key_of(kind, head.metadata)
-            batch.bad.append(f"{kind.value} {_key_text(key)}: {exc}")
+            batch.bad.append(f"{kind.value} {key.text}: {exc}")
             batch.version = (head.metadata.resource_version if head.metadata else None) or batch.version
             batch.deletes.pop(key, None)
             batch.seen[key] = None
@@ -470,7 +508,7 @@ class Reflector:
         for message in batch.bad:
             self._sink.bad_object(self._where, message)
         kind = self._resource.kind
-        is_first = not self._sink.is_complete(kind)
+        is_first = self._sink.is_loading(kind)
         if batch.deletes:
             self._sink.apply((), [(kind, key) for key in batch.deletes])
         began = trio.current_time()
@@ -560,7 +598,3 @@ def _bookmark(text: msgspec.Raw) -> Meta:
         return msgspec.json.decode(text, type=_Bookmark).metadata
     except NOT_JSON:
         return Meta()
-
-
-def _key_text(key: ObjectKey) -> str:
-    return b"/".join(part for part in (key.namespace, key.name) if part).decode(errors="replace")

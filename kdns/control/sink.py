@@ -26,6 +26,7 @@ class Sink(ABC):
         self.events = 0
         self.bad_objects = 0
         self._complete: set[Kind] = set()
+        self._is_restored = False
         self._on_synced = on_synced
 
     @abstractmethod
@@ -43,12 +44,35 @@ class Sink(ABC):
         """Count the objects of one kind."""
 
     @abstractmethod
+    def get(self, kind: Kind, key: ObjectKey) -> Object | None:
+        """Return an object, shown or not."""
+
+    @abstractmethod
     def service(self, namespace: bytes, name: bytes) -> Service | None:
         """Return a Service."""
 
     @abstractmethod
     def completed(self, kind: Kind) -> None:
         """Take notice that everything of *kind* is here for the first time."""
+
+    @abstractmethod
+    def restored(self) -> None:
+        """Take notice that everything of an earlier life is here."""
+
+    def restore(self, objects: Iterable[Object]) -> None:
+        """Put what there was in an earlier life of the program: to be answered from, as stale, until it is synced."""
+        self.apply(objects, is_first=True)
+        self._is_restored = True
+        self.restored()
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether something of an earlier life may still be here that is not so any more."""
+        return self._is_restored and not self.is_synced
+
+    def is_loading(self, kind: Kind) -> bool:
+        """Tell whether nothing of *kind* has been answered from yet."""
+        return not self._is_restored and kind not in self._complete
 
     @property
     def is_synced(self) -> bool:
@@ -99,7 +123,8 @@ class Sink(ABC):
 
 
 class StoreSink(Sink):
-    """Takes objects for *store*. *on_change* is told of what became visible, *on_complete* once of each kind."""
+    """Takes objects for *store*. *on_change* is told of what became visible, *on_complete* once of each kind,
+    *on_restored* once that it has what there was in an earlier life."""
 
     def __init__(
         self,
@@ -108,12 +133,14 @@ class StoreSink(Sink):
         *,
         on_change: Callable[[Change], None],
         on_complete: Callable[[Kind], None] = lambda kind: None,
+        on_restored: Callable[[], None] = lambda: None,
         on_synced: Callable[[], None],
     ) -> None:
         super().__init__(kinds, on_synced=on_synced)
         self.store = store
         self._on_change = on_change
         self._on_complete = on_complete
+        self._on_restored = on_restored
 
     def apply(
         self, puts: Iterable[Object], deletes: Iterable[tuple[Kind, ObjectKey]] = (), *, is_first: bool = False
@@ -138,6 +165,10 @@ class StoreSink(Sink):
         """Count the objects of one kind, shown or not."""
         return self.store.count(kind)
 
+    def get(self, kind: Kind, key: ObjectKey) -> Object | None:
+        """Return an object, shown or not."""
+        return self.store.get(kind, key)
+
     def service(self, namespace: bytes, name: bytes) -> Service | None:
         """Return a Service that is shown."""
         return self.store.service(namespace, name)
@@ -145,6 +176,10 @@ class StoreSink(Sink):
     def completed(self, kind: Kind) -> None:
         """Tell of it."""
         self._on_complete(kind)
+
+    def restored(self) -> None:
+        """Tell of it."""
+        self._on_restored()
 
 
 def _joined(one: Change, other: Change) -> Change:

@@ -17,19 +17,20 @@ from kdns.answers import server_label
 from kdns.certificate import Certificate
 from kdns.cluster import api_or_manifests, counts_of, load_manifests, troubles_of
 from kdns.config import Config
+from kdns.control.framing import encode
 from kdns.control.reflector import Pace
 from kdns.gauges import cluster_gauges
 from kdns.net.addresses import own_addresses
 from kdns.program import Program, raise_descriptor_limit
 from kdns.serials import Serials
-from kdns.serve import check_upstreams, GC_THRESHOLDS, TICK_SECONDS
+from kdns.serve import check_upstreams, GC_THRESHOLDS, snapshots_of, TICK_SECONDS
 from kdns.served import Zones
 from kdns.static import StaticSource
 from kdns.version import VERSION
 from kdns.workers.crew import Crew
 from kdns.workers.relay import Relay
 from kdns.workers.spawner import Spawner
-from kdns.workers.wire import encode, Moved, Static
+from kdns.workers.wire import Moved, Static
 from kdns.workers.worker import run_worker
 from zones.imports import Imports
 from zones.static import StaticRecords
@@ -69,6 +70,7 @@ class Controller:
         self._synced = trio.Event()
         self.relay = Relay(self._zones.kinds, tell=self.crew.tell, on_synced=self._synced.set)
         self.source = api_or_manifests(config, self.metrics, pace)(self.relay)
+        self.snapshots = snapshots_of(config, self.relay)
         self.program = Program(
             "kdns",
             config.listen,
@@ -88,6 +90,7 @@ class Controller:
                 has_upstreams=bool(config.upstreams),
                 notifier=self._serials.notifier,
                 troubles=self.troubles,
+                snapshots=self.snapshots,
             )
         )
         self.metrics.add(self.crew.gauges())
@@ -99,12 +102,15 @@ class Controller:
         """List why this is not ready."""
         if self.program.is_stopping:
             return ["shutting down"]
+        if self.config.ready_when_stale and self.relay.is_stale:
+            return []
         missing = sorted(f"not synced: {kind.value}" for kind in self.relay.missing())
         return missing or [f"not synced: worker {number}" for number in self.crew.unready]
 
     def troubles(self) -> list[str]:
         """List what is wrong with where objects and records come from, and with the workers."""
         troubles = troubles_of(self.relay) + self._static.troubles()
+        troubles += self.snapshots.troubles() if self.snapshots is not None else []
         return troubles + self.crew.troubles() + self._serials.troubles()
 
     async def metrics_page(self) -> bytes:
@@ -126,12 +132,16 @@ class Controller:
         if self._has_static:
             self._static.load()
         load_manifests(self.source)
+        if self.snapshots is not None:
+            self.snapshots.restore()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until a signal ends it, or cancelled. Sockets are bound and manifests loaded already."""
         parts = [self.source.run, self._static.run, self._tick, self._tell_when_synced]
         if self._serials.notifier is not None:
             parts.append(self._serials.notifier.run)
+        if self.snapshots is not None:
+            parts.append(self.snapshots.run)
         await self.program.run(self, parts, task_status=task_status)
 
     def _everything(self) -> Iterator[bytes]:

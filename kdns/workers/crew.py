@@ -22,10 +22,11 @@ import msgspec
 import trio
 
 from kdns.admin.metrics import Gauges
+from kdns.control.framing import encode, Messages
 from kdns.net.listeners import DRAIN_SECONDS, Sockets
 from kdns.workers.merged import Merged
 from kdns.workers.spawner import Ended, Failed, Spawned, Spawner
-from kdns.workers.wire import Asked, Drain, encode, Messages, read_telling, Retire, Told
+from kdns.workers.wire import Asked, Drain, read_telling, Retire, Told
 
 log = logging.getLogger(__name__)
 

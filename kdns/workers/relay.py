@@ -7,9 +7,11 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import cast
 
+from kdns.control.framing import encode, LENGTH_OCTETS
 from kdns.control.sink import Sink
-from kdns.workers.wire import Completed, Deleted, encode, LENGTH_OCTETS, read_order
+from kdns.workers.wire import Completed, Deleted, read_order, Restored
 from zones.objects import Kind, kind_of, Object, ObjectKey, Service
 
 
@@ -47,15 +49,24 @@ class Relay(Sink):
         """Count the objects of one kind."""
         return len(self._objects[kind])
 
+    def get(self, kind: Kind, key: ObjectKey) -> Object | None:
+        """Return an object."""
+        octets = self._objects[kind].get(_text(key))
+        found = read_order(octets[LENGTH_OCTETS:]) if octets is not None else None
+        return cast("Object | None", found)
+
     def service(self, namespace: bytes, name: bytes) -> Service | None:
         """Return a Service."""
-        octets = self._objects[Kind.SERVICE].get(_text(ObjectKey(namespace, name)))
-        found = read_order(octets[LENGTH_OCTETS:]) if octets is not None else None
+        found = self.get(Kind.SERVICE, ObjectKey(namespace, name))
         return found if isinstance(found, Service) else None
 
     def completed(self, kind: Kind) -> None:
         """Tell of it."""
         self._tell(encode(Completed(kind)))
+
+    def restored(self) -> None:
+        """Tell of it."""
+        self._tell(encode(Restored()))
 
     def everything(self) -> Iterator[bytes]:
         """Yield what a new worker must be told, kind by kind."""
@@ -63,6 +74,8 @@ class Relay(Sink):
             yield from some.values()
             if self.is_complete(kind):
                 yield encode(Completed(kind))
+        if self.is_stale:
+            yield encode(Restored())
 
 
 def _text(key: ObjectKey) -> bytes:

@@ -1,10 +1,11 @@
-"""What the controller and its workers say to each other: messages in msgpack behind four octets of length.
+"""What the controller and its workers say to each other, framed as ``kdns.control.framing`` does.
 
 | from the controller          | meaning                                                                         |
 |------------------------------|---------------------------------------------------------------------------------|
 | an object                    | it is there, or changed                                                         |
 | ``Deleted``                  | it is gone                                                                      |
 | ``Completed``                | everything of a kind has been said once                                         |
+| ``Restored``                 | everything that was known in an earlier life has been said                      |
 | ``Moved``                    | the serials of all zones, by the first of those that share one                  |
 | ``Asked``                    | say how things are: once a second, and when somebody looks at the metrics       |
 | ``Static``                   | the static records, all of them                                                 |
@@ -21,12 +22,11 @@ credentials.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from zones.names import Name
+from kdns.control.framing import reader_of
 from zones.objects import (
     EndpointSlice,
     ExposedService,
@@ -35,7 +35,6 @@ from zones.objects import (
     Ingress,
     Kind,
     Namespace,
-    Object,
     ObjectKey,
     Pod,
     Route,
@@ -43,9 +42,6 @@ from zones.objects import (
     ServiceImport,
 )
 from zones.records import RRset
-
-LENGTH_OCTETS: Final = 4
-MAX_MESSAGE_OCTETS: Final = 64 * 2**20
 
 
 class Deleted(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -59,6 +55,10 @@ class Completed(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Everything of a kind has been said once."""
 
     kind: Kind
+
+
+class Restored(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Everything that was known in an earlier life has been said."""
 
 
 class Moved(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -134,6 +134,7 @@ Order = (
     | Route
     | Deleted
     | Completed
+    | Restored
     | Moved
     | Asked
     | Retire
@@ -143,57 +144,17 @@ Order = (
 """What a controller says."""
 
 
-def _octets_of(value: Any) -> bytes:
-    if isinstance(value, Name):
-        return value.wire
-    raise NotImplementedError(type(value))  # as msgspec wants it of a hook
-
-
-def _name_of(kind: type, value: Any) -> Name:
-    if kind is Name and isinstance(value, bytes):
-        return Name.trusted(value)
-    raise NotImplementedError(kind)
-
-
-_encoder: Final = msgspec.msgpack.Encoder(enc_hook=_octets_of)
-_orders: Final = msgspec.msgpack.Decoder(Order, dec_hook=_name_of)
-_tellings: Final = msgspec.msgpack.Decoder(Told)
-
-
-def encode(message: Order | Object | Told) -> bytes:
-    """Return a message with its length in front."""
-    body = _encoder.encode(message)
-    return len(body).to_bytes(LENGTH_OCTETS, "big") + body
+_orders: Final = reader_of(Order)
+_tellings: Final = reader_of(Told)
 
 
 def read_order(body: bytes) -> Order:
     """Read what a controller says. Raises ``msgspec.MsgspecError``."""
-    order: Order = _orders.decode(body)
+    order: Order = _orders(body)
     return order
 
 
 def read_telling(body: bytes) -> Told:
     """Read what a worker says. Raises ``msgspec.MsgspecError``."""
-    return _tellings.decode(body)
-
-
-class Messages:
-    """Cuts a stream into messages."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def take(self, chunk: bytes) -> Iterator[bytes]:
-        """Yield the messages that *chunk* completes. Raises ValueError for a length that cannot be."""
-        data = self._rest + chunk if self._rest else chunk
-        at, end = 0, len(data)
-        while end - at >= LENGTH_OCTETS:
-            size = int.from_bytes(data[at : at + LENGTH_OCTETS], "big")
-            if size > MAX_MESSAGE_OCTETS:
-                raise ValueError(f"a message of {size} octets")
-            if end - at - LENGTH_OCTETS < size:
-                break
-            at += LENGTH_OCTETS
-            yield data[at : at + size]
-            at += size
-        self._rest = data[at:]
+    told: Told = _tellings(body)
+    return told

@@ -20,6 +20,7 @@ from kdns.admin.metrics import Collector
 from kdns.answers import Answers
 from kdns.cluster import Cluster
 from kdns.config import Config
+from kdns.control.framing import encode, Messages
 from kdns.net.listeners import Sockets
 from kdns.program import raise_descriptor_limit
 from kdns.serve import GC_THRESHOLDS, TICK_SECONDS
@@ -28,12 +29,11 @@ from kdns.workers.wire import (
     Completed,
     Deleted,
     Drain,
-    encode,
     Family,
-    Messages,
     Moved,
     Order,
     read_order,
+    Restored,
     Retire,
     Sample,
     Static,
@@ -133,6 +133,8 @@ class Worker:
                 sink.apply((), [(order.kind, order.key)])
             case Completed():
                 sink.complete(order.kind)
+            case Restored():
+                sink.restore(())
             case Moved():
                 groups = [self._groups[name] for name in order.serials]
                 if not self._has_caught_up.is_set():
@@ -148,7 +150,7 @@ class Worker:
             case Asked() | Drain() | Static():
                 raise AssertionError("taken by the caller")
             case _:
-                sink.apply((share(order),), is_first=not sink.is_complete(kind_of(order)))
+                sink.apply((share(order),), is_first=sink.is_loading(kind_of(order)))
 
     def _told(self, number: int) -> Told:
         cluster = self.cluster

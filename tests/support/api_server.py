@@ -81,8 +81,8 @@ class ApiServer:
 
     # -- the cluster ----------------------------------------------------------------------------------------------
 
-    def put(self, *objects: Json) -> None:
-        """Create or replace objects, given without a version."""
+    def put(self, *objects: Json, quietly: bool = False) -> None:
+        """Create or replace objects, given without a version; *quietly*: no watch is told, as where an event is lost."""
         with self._changed:
             for new in objects:
                 kind = new["kind"]
@@ -92,18 +92,20 @@ class ApiServer:
                 new = deepcopy(new)
                 new["metadata"]["resourceVersion"] = str(self._version)
                 self._objects[kind][key] = new
-                self._history.append((self._version, kind, "MODIFIED" if old else "ADDED", new))
+                if not quietly:
+                    self._history.append((self._version, kind, "MODIFIED" if old else "ADDED", new))
                 if old is not None:
                     new["_before"] = {name: value for name, value in old.items() if name != "_before"}
             self._changed.notify_all()
 
-    def delete(self, kind: str, name: str, namespace: str = "default") -> None:
-        """Delete an object."""
+    def delete(self, kind: str, name: str, namespace: str = "default", *, quietly: bool = False) -> None:
+        """Delete an object; *quietly* as above."""
         with self._changed:
             old = deepcopy(self._objects[kind].pop(("" if kind == "Namespace" else namespace, name)))
             self._version += 1
             old["metadata"]["resourceVersion"] = str(self._version)
-            self._history.append((self._version, kind, "DELETED", old))
+            if not quietly:
+                self._history.append((self._version, kind, "DELETED", old))
             self._changed.notify_all()
 
     def add_api(self, path: str) -> None:

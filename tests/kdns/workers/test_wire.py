@@ -7,24 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdns.control.framing import encode, LENGTH_OCTETS, MAX_MESSAGE_OCTETS, Messages
 from kdns.workers.merged import Merged
 from kdns.workers.relay import Relay
-from kdns.workers.wire import (
-    Asked,
-    Completed,
-    Deleted,
-    encode,
-    Family,
-    LENGTH_OCTETS,
-    MAX_MESSAGE_OCTETS,
-    Messages,
-    Moved,
-    Order,
-    read_order,
-    read_telling,
-    Sample,
-    Told,
-)
+from kdns.workers.wire import Asked, Completed, Deleted, Family, Moved, Order, read_order, read_telling, Sample, Told
 from zones.fields import share
 from zones.names import Name
 from zones.objects import (
