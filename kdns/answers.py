@@ -24,6 +24,7 @@ from kdns.cluster import Cluster
 from kdns.config import Config, PushMode
 from kdns.gauges import answer_gauges
 from kdns.net.addresses import is_listened_at
+from kdns.net.fairness import Fairness
 from kdns.net.listeners import Listeners
 from kdns.proto.label import Label
 from kdns.proto.message import Message, read_message
@@ -57,6 +58,7 @@ class Answers:
             listed = [origin for group in cluster.zones.groups for origin in group.listed]
             unlisted = [zone.origin for zone in cluster.zones.all if zone.origin not in listed]
             self._transfers = Transfers(listed, unlisted, config.transfer_to, cluster.records_of)
+        self._fairness = Fairness(config.client_rate, config.client_slip) if config.client_rate else None
         self._exchanges: Exchanges | None = None
         self._forwarder: Forwarder[Message] | None = None
         self.listeners = Listeners(
@@ -81,7 +83,13 @@ class Answers:
             upstream_stats.watch([self._forwarder], self._exchanges)
             self.collectors.append(upstream_stats)
         self.collectors.append(
-            answer_gauges(cluster, self.listeners, forwarder=self._forwarder, transfers=self._transfers)
+            answer_gauges(
+                cluster,
+                self.listeners,
+                forwarder=self._forwarder,
+                transfers=self._transfers,
+                fairness=self._fairness,
+            )
         )
 
     def parts(self) -> list[Callable[[], Awaitable[None]]]:
@@ -117,6 +125,7 @@ class Answers:
             transport,
             family=family,
             transfers=self._transfers,
+            fairness=self._fairness,
         )
 
     def _open_session(self, send: Callable[[bytes], None], cut: Callable[[], None]) -> DsoSession:

@@ -21,6 +21,7 @@ from kdns.options import (
     ANSWERS,
     api_options,
     choice,
+    client_options,
     existing,
     LAMEDUCK,
     listen_options,
@@ -99,6 +100,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     compare_seconds: float
     state_dir: Path | None
     ready_when_stale: bool
+    client_rate: float
+    client_slip: int
     lameduck: float
     workers: int
     log_queries: bool
@@ -161,6 +164,7 @@ OPTIONS: Final[Sequence[Option]] = (
         group=SOURCE,
     ),
     *listen_options(["[::]:53"], ["[::]:9153", "[::]:8080", "[::]:8181"], admin_port=9153),
+    *client_options(default_slip=2),
     Option(
         "upstream",
         "SERVER",
@@ -404,6 +408,8 @@ def load(flags: Mapping[str, Any], file: Path | None, *, needs_source: bool = Tr
         compare_seconds=values["compare-every"],
         state_dir=values["state-dir"],
         ready_when_stale=values["ready-when-stale"],
+        client_rate=values["client-rate"],
+        client_slip=values["client-slip"],
         lameduck=values["lameduck"],
         workers=values["workers"],
         log_queries=values["log-queries"],

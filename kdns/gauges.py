@@ -9,6 +9,7 @@ from kdns.answer.transfer import Transfers
 from kdns.cluster import Cluster, public_namespaces
 from kdns.control.cluster import ApiSource, Source
 from kdns.control.sink import Sink
+from kdns.net.fairness import Fairness
 from kdns.net.listeners import Listeners
 from kdns.notify import Notifier
 from kdns.proto.message import Message
@@ -122,6 +123,7 @@ def answer_gauges(
     *,
     forwarder: Forwarder[Message] | None,
     transfers: Transfers | None,
+    fairness: Fairness | None,
 ) -> Gauges:
     """Return the gauges of what answers: of several workers they are added up."""
     gauges = Gauges()
@@ -150,6 +152,19 @@ def answer_gauges(
             "Zone transfers asked for, by what came of them: whole, current (the SOA alone) or refused.",
             lambda: list(transfers.done.items()),
             labels=("zone", "result"),
+            is_counter=True,
+        )
+    if fairness is not None:
+        gauges.add(
+            "kdns_clients_limited",
+            "Queries of clients over --client-rate.",
+            lambda: [(ONE, fairness.limited)],
+            is_counter=True,
+        )
+        gauges.add(
+            "kdns_clients_dropped",
+            "Those of them that were not answered at all.",
+            lambda: [(ONE, fairness.dropped)],
             is_counter=True,
         )
     if (feed := cluster.feed) is not None:

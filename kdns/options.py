@@ -258,6 +258,39 @@ def listen_options(dns: Sequence[str], admin: Sequence[str], *, admin_port: int)
     )
 
 
+def _rate(value: Any) -> float:
+    number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else -1.0
+    if not 0 <= number <= 1e9:
+        raise ValueError("out of range")
+    return number
+
+
+def client_options(default_slip: int) -> tuple[Option, ...]:
+    """Return the options that bound what one client gets."""
+    return (
+        Option(
+            "client-rate",
+            "QUERIES",
+            "Queries a second that one client address may ask, and two seconds' worth at once; over that it is told to "
+            "come over TCP, or not answered. 0: any number.",
+            "a number of queries a second, 0 or more",
+            _rate,
+            "0",
+            group=SERVING,
+        ),
+        Option(
+            "client-slip",
+            "N",
+            "Of the queries over --client-rate, tell each N-th to come over TCP and leave the others unanswered; "
+            "1: tell all, 0: none.",
+            "a whole number from 0 to 100",
+            whole_number(100),
+            default_slip,
+            group=SERVING,
+        ),
+    )
+
+
 def api_options(group: str) -> tuple[Option, ...]:
     """Return the options that say which API server is asked."""
     return (

@@ -8,16 +8,20 @@ from itertools import chain
 from time import perf_counter
 from typing import Final
 
+import trio
+
 from kdns.admin.logs import QueryLog
 from kdns.admin.stats import QueryStats
 from kdns.answer.authority import Ask
 from kdns.answer.responder import Responder
 from kdns.answer.transfer import Transfers
+from kdns.errors import WireError
+from kdns.net.fairness import Fairness, Verdict
 from kdns.net.handler import Client, Deliver, Later, Several
 from kdns.proto.label import Label, Labels
 from kdns.proto.message import Message
-from kdns.proto.query import Query, REFUSED, SERVFAIL, Transport
-from kdns.proto.response import make_bare
+from kdns.proto.query import NOERROR, Query, read_query, REFUSED, SERVFAIL, Transport
+from kdns.proto.response import make_bare, make_response
 from kdns.proto.table import Entry
 from kdns.upstream.forwarder import Forwarder, NoReply
 from kdns.upstream.question import Question
@@ -42,7 +46,9 @@ class QueryHandler:
         *,
         family: int,
         transfers: Transfers | None = None,
+        fairness: Fairness | None = None,
     ) -> None:
+        self._fairness = fairness
         self._transfers = transfers
         self._labels = Labels()
         self._told: set[str] = set()
@@ -54,15 +60,18 @@ class QueryHandler:
         self._proto = transport.value
         self._family = str(1 if family == 4 else 2)  # CoreDNS's numbers for IPv4 and IPv6
         table = responder.tables[transport]
-        # A logged query takes the long way, so the hot path carries no question whether to log.
-        self.find: Callable[[bytes], Entry | None] = table.find if query_log is None else _nothing
+        # A query that is logged or weighed takes the long way, so the hot path carries no question whether to.
+        self._is_direct = query_log is None and fairness is None
+        self.find: Callable[[bytes], Entry | None] = table.find if self._is_direct else _nothing
         self._find_kept = table.find
 
     def respond(self, wire: bytes, client: Client) -> bytes | Later | Several | None:
         """Return the tail for a message; one that breaks us costs that message alone."""
         began = perf_counter()
         try:
-            if self._query_log is not None and (entry := self._find_kept(wire[2:])) is not None:
+            if self._fairness is not None and (verdict := self._judge(self._fairness, client)) is not Verdict.ANSWER:
+                return self._refuse(wire, client, began) if verdict is Verdict.TRUNCATE else None
+            if not self._is_direct and (entry := self._find_kept(wire[2:])) is not None:
                 assert isinstance(entry.sort.label, Label)  # what the responder stores
                 tail, label = entry.next(), entry.sort.label
             else:
@@ -89,6 +98,20 @@ class QueryHandler:
     def count(self, hits: Sequence[Entry], seconds: float) -> None:
         """Count what ``find`` answered."""
         self._stats.hits(self._proto, self._family, hits, seconds)
+
+    def _judge(self, fairness: Fairness, client: Client) -> Verdict:
+        is_proven = self._transport is Transport.TCP
+        return fairness.judge(client()[0], trio.current_time(), is_proven=is_proven)
+
+    def _refuse(self, wire: bytes, client: Client, began: float) -> bytes | None:
+        """Tell a client over its share to come over TCP; what cannot be read is not answered."""
+        try:
+            query = read_query(wire, self._transport)
+        except WireError:
+            return None
+        tail = make_response(query, rcode=NOERROR, ra=self._forwarder is not None, flags=0x0200)[0]
+        self._done(wire, tail, self._labels.of("", query, NOERROR), client, began)
+        return tail
 
     def _transfer(self, query: Query, wire: bytes, client: Client, began: float) -> bytes | Several:
         assert self._transfers is not None  # else the responder answers such a query itself

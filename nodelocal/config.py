@@ -15,6 +15,7 @@ from kdns.net.addresses import Listen
 from kdns.options import (
     api_options,
     choice,
+    client_options,
     LAMEDUCK,
     listen_options,
     LOG_OPTIONS,
@@ -86,6 +87,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     absolute_first: bool
     limits: Limits
     client_rate: float
+    client_slip: int
     node: str | None
     kubeconfig: Path | None
     context: str | None
@@ -120,13 +122,6 @@ def _size(value: Any) -> int:
             raise ValueError("no size")
         number = int(digits) * _UNITS[unit]
     if not MIN_CACHE_OCTETS <= number <= MAX_CACHE_OCTETS:
-        raise ValueError("out of range")
-    return number
-
-
-def _rate(value: Any) -> float:
-    number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else -1.0
-    if not 0 <= number <= 1e9:
         raise ValueError("out of range")
     return number
 
@@ -167,15 +162,7 @@ OPTIONS: Final[Sequence[Option]] = (
     ),
     LAMEDUCK,
     *NODE_OPTIONS,
-    Option(
-        "client-rate",
-        "QUERIES",
-        "Queries a second that one client address may ask; over that it is told to come over TCP. 0: any number.",
-        "a number of queries a second, 0 or more",
-        _rate,
-        "0",
-        group=SERVING,
-    ),
+    *client_options(default_slip=1),
     Option(
         "cluster",
         "SERVER",
@@ -398,6 +385,7 @@ def load(flags: Mapping[str, Any], file: Path | None) -> Config:
             max_stale=values["max-stale"],
         ),
         client_rate=values["client-rate"],
+        client_slip=values["client-slip"],
         node=values["node"],
         kubeconfig=values["kubeconfig"],
         context=values["context"],

@@ -136,6 +136,12 @@ def gauges_of(
         is_counter=True,
     )
     gauges.add(
+        "nodelocal_clients_dropped",
+        "Queries of clients over their share that were not answered at all.",
+        lambda: [(one, front.fairness.dropped if front.fairness is not None else 0)],
+        is_counter=True,
+    )
+    gauges.add(
         "nodelocal_node_pods",
         "Pods of this node that are known.",
         lambda: [(one, len(expander.pods) if expander.pods is not None else 0)],

@@ -3,7 +3,7 @@
 | a query                                     | what happens                                                           |
 |---------------------------------------------|------------------------------------------------------------------------|
 | in the table of finished answers            | the stored answer, made anew once a second (``nodelocal.finished``)    |
-| over its client's share                     | TC over UDP (``nodelocal.fairness``)                                   |
+| over its client's share                     | TC over UDP (``kdns.net.fairness``)                                    |
 | not readable, or refused whatever its name  | as ``kdns.proto.refusal`` has it                                       |
 | ANY                                         | HINFO "RFC8482" (RFC 8482 section 4.2)                                 |
 | class CH, ``alive.nodelocal``               | NOERROR: this loop runs (``nodelocal.lease``)                          |
@@ -26,6 +26,7 @@ import trio
 from kdns.admin.logs import QueryLog
 from kdns.admin.stats import QueryStats
 from kdns.errors import WireError
+from kdns.net.fairness import Fairness, Verdict
 from kdns.net.handler import Client, Deliver, Later
 from kdns.proto.label import Label, Labels
 from kdns.proto.query import NOERROR, NXDOMAIN, Query, read_query, REFUSED, SERVFAIL, Transport
@@ -37,7 +38,6 @@ from nodelocal import answers
 from nodelocal.cache import STALE_TTL
 from nodelocal.entry import Entry, whole_seconds
 from nodelocal.expand import Expanded, Expander
-from nodelocal.fairness import Fairness
 from nodelocal.finished import FinishedAnswers, Made, Renew
 from nodelocal.found import Found, Link
 from nodelocal.lease import CHAOS, PROBE_NAME
@@ -132,9 +132,12 @@ class Handler:
         front = self._front
         fairness = front.fairness
         if fairness is not None:
-            is_within = fairness.takes(client()[0], trio.current_time())
-            if not is_within and self._transport is Transport.UDP:
+            is_proven = self._transport is Transport.TCP
+            verdict = fairness.judge(client()[0], trio.current_time(), is_proven=is_proven)
+            if verdict is Verdict.TRUNCATE:
                 return self._limited(wire, client, began)
+            if verdict is Verdict.DROP:
+                return None
         key = wire[2:]
         finished = self._table.find_again(key) or self._find_kept(key)
         if finished is not None:

@@ -18,6 +18,7 @@ from kdns.admin.stats import QueryStats
 from kdns.admin.upstreams import UpstreamStats
 from kdns.errors import ConfigError, Problem
 from kdns.net.addresses import is_listened_at
+from kdns.net.fairness import Fairness
 from kdns.net.listeners import Listeners, Sockets
 from kdns.program import Program, raise_descriptor_limit
 from kdns.static import StaticSource
@@ -32,7 +33,6 @@ from nodelocal.config import Config, STATIC_TTL
 from nodelocal.control import Control
 from nodelocal.entry import Entry
 from nodelocal.expand import Expander
-from nodelocal.fairness import Fairness
 from nodelocal.feed import FeedClient
 from nodelocal.follow import follow, Json, take_said, watcher_command
 from nodelocal.local import Local
@@ -107,7 +107,7 @@ class Server:
             LoopGuard(self.forwarders, self._zones_of_groups()),
             self.stats,
             query_log,
-            Fairness(config.client_rate) if config.client_rate else None,
+            Fairness(config.client_rate, config.client_slip) if config.client_rate else None,
         )
         self.listeners = Listeners(self.front.handler)
         self.program = Program(
