@@ -1,6 +1,7 @@
 # make demo   set everything up, run both programs on an example cluster, show answers and count queries
 # make test   set everything up, run the whole test suite
 # make compiled   build/compiled: the same programs with their data path as machine code (needs a C compiler)
+# make fuzz   mutated inputs for everything that is read, guided by coverage where atheris can be had (FUZZ_SECONDS each)
 # Nothing needs root, and nothing but pip's cache is left outside this folder.
 
 PYTHON ?= python3
@@ -9,10 +10,10 @@ BIN    := $(VENV)/bin
 
 COMPILED := build/compiled
 
-.PHONY: demo test compiled test-compiled lint clean help
+.PHONY: demo test compiled test-compiled fuzz lint clean help
 
 help:
-	@sed -n 's/^# //p' Makefile | head -4
+	@sed -n 's/^# //p' Makefile | head -6
 
 demo: $(VENV)/.installed
 	$(BIN)/nodelocal demo
@@ -37,6 +38,13 @@ $(COMPILED)/.made: $(VENV)/.installed-test pyproject.toml $(wildcard kdns/*.py k
 	$(BIN)/python -m zipfile --extract build/kdns-*.whl $(COMPILED) && rm -rf build/source $(COMPILED)/*.dist-info
 	cp -r bench $(COMPILED)
 	@touch $@
+
+FUZZ_SECONDS ?= 60
+
+fuzz: $(VENV)/.installed-test
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,fuzz]' || echo "atheris cannot be had for this Python: no inputs guided by coverage"
+	@! $(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) --coverage
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check .

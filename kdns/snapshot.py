@@ -84,7 +84,7 @@ class Snapshots:
             self._sink.restore(objects)
         except FileNotFoundError:
             return False
-        except (OSError, Unusable, ValueError, msgspec.MsgspecError) as exc:
+        except (OSError, ValueError) as exc:
             log.warning("--state-dir: %s is not used: %s", self._path, exc)
             return False
         self.made_at = made_at
@@ -183,7 +183,11 @@ class Snapshots:
             while start < end and (chunk := file.read(min(_CHUNK_OCTETS, end - start))):
                 start += len(chunk)
                 for body in messages.take(chunk):
-                    yield share(_read_object(body))
+                    try:
+                        thing = share(_read_object(body))
+                    except Exception as exc:  # octets of any kind, with the right checksum
+                        raise Unusable(f"damaged: no object ({type(exc).__name__}: {exc})") from exc
+                    yield thing
 
 
 _read_object: Final = reader_of(Object)

@@ -61,7 +61,12 @@ class Sink(ABC):
 
     def restore(self, objects: Iterable[Object]) -> None:
         """Put what there was in an earlier life of the program: to be answered from, as stale, until it is synced."""
-        self.apply(objects, is_first=True)
+        try:
+            self.apply(objects, is_first=True)
+        except Exception:  # what was read so far cannot be believed either
+            for kind in self.kinds:
+                self.apply((), [(kind, key) for key in self.keys(kind)])
+            raise
         self._is_restored = True
         self.restored()
 
