@@ -46,7 +46,7 @@ class ReverseZone:
 
     def lookup(self, qname: Name, qtype: int) -> Outcome:
         """Say what the zone has for the question; *qname* is at or below the origin."""
-        if qname == self.origin and qtype in (SOA, NS):
+        if qname == self.origin and qtype in (SOA, NS, ANY):
             return self._at_apex(qname, qtype)
         outcome = self._at_address(qname, qtype)
         # An apex always exists, also one that is a whole address, as a network such as 10.96.0.0/28 makes them.

@@ -49,6 +49,13 @@ APEX = [
         additional=[f"dns-0.dns.default.svc.{Z} 5 IN A 192.0.2.53"],
         setup=headless_dns,
     ),
+    Case(
+        "1.7 ANY at the apex of a reverse zone",
+        "in-addr.arpa. ANY",
+        [f"in-addr.arpa. 5 IN NS ns.dns.{Z}"],
+        additional=ADDRESSES,
+        setup=web,
+    ),
     Case("1.5 ns.dns", f"ns.dns.{Z} A", [ADDRESSES[0]], setup=web),
     Case("1.5 ns.dns, IPv6", f"ns.dns.{Z} AAAA", [ADDRESSES[1]], setup=web),
     Case("1.5 ns.dns, a family that the server lacks", f"ns.dns.{Z} AAAA", authority=[SOA], setup=kube_dns),

@@ -61,7 +61,7 @@ zone:
   allow-notify: 127.0.0.1 NOKEY
 """
         (folder / "nsd.conf").write_text(text)
-        with _running([str(NSD), "-d", "-c", str(folder / "nsd.conf")]):
+        with running([str(NSD), "-d", "-c", str(folder / "nsd.conf")]):
             yield
 
 
@@ -94,12 +94,13 @@ zone:
         for zone in zones:
             text += f"  - domain: {zone}\n    master: primary\n    acl: notify\n"
         (folder / "knot.conf").write_text(text)
-        with _running([str(KNOT), "-c", str(folder / "knot.conf")]):
+        with running([str(KNOT), "-c", str(folder / "knot.conf")]):
             yield
 
 
 @contextmanager
-def _running(command: list[str]) -> Iterator[None]:
+def running(command: list[str]) -> Iterator[None]:
+    """Run a server in the foreground."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
         try:
