@@ -17,6 +17,7 @@ from kdns.control.client import ApiServer
 from kdns.control.manifests import ManifestSource
 from kdns.errors import ClusterError, ConfigError, Problem
 from kdns.options import LogFormat
+from kdns.privileges import keep_only, READING
 from kdns.proto.text import rrset_to_text
 from kdns.serve import Server
 from kdns.version import VERSION_TEXT
@@ -60,6 +61,7 @@ async def _serve(conf: config.Config) -> None:
     server = Server(conf, announce=COMMAND.announcer(conf.log_format))
     _check_credentials(conf)
     server.bind()
+    keep_only(READING)
     server.load()
     await server.run()
 
@@ -68,6 +70,7 @@ async def _serve_by_workers(conf: config.Config, spawner: Spawner) -> None:
     controller = Controller(conf, spawner, announce=COMMAND.announcer(conf.log_format))
     _check_credentials(conf)
     controller.bind()
+    keep_only(READING)
     controller.load()
     await controller.run()
 

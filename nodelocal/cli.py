@@ -13,6 +13,7 @@ from kdns.admin import logs
 from kdns.command import Command, OptionGroups, with_options
 from kdns.errors import ConfigError, Problem
 from kdns.options import LogFormat
+from kdns.privileges import keep_only, READING
 from kdns.version import VERSION_TEXT
 from kdns.workers.spawner import Spawner
 from nodelocal import config, probe
@@ -54,6 +55,7 @@ async def _supervise(conf: config.Config, spawner: Spawner) -> None:
     server = Server(conf)
     server.check()
     server.load()
+    keep_only(READING, "net_admin", "net_bind_service")
     await Supervisor(conf, spawner, announce=COMMAND.announcer(conf.log_format)).run()
 
 
@@ -61,6 +63,7 @@ async def _serve(conf: config.Config) -> None:
     server = Server(conf, announce=COMMAND.announcer(conf.log_format))
     server.load()
     server.bind()
+    keep_only(READING)
     await server.run()
 
 

@@ -29,8 +29,8 @@ from kdns.control.client import Access, ApiServer
 from kdns.control.cluster import paths_of, RUNNING_PODS
 from kdns.control.reflector import Reflector, Resource
 from kdns.control.sink import StoreSink
+from kdns.privileges import give_up
 from nodelocal.cluster import servers_of, SLICE_LABEL
-from nodelocal.supervise.privileges import give_up
 from zones.decode import Decoder
 from zones.objects import EndpointSlice, Kind, Object, ObjectKey, Pod
 from zones.records import address_to_text

@@ -22,6 +22,7 @@ from kdns.cluster import Cluster
 from kdns.config import Config
 from kdns.control.framing import encode, Messages
 from kdns.net.listeners import Sockets
+from kdns.privileges import keep_only, READING
 from kdns.program import raise_descriptor_limit
 from kdns.serve import GC_THRESHOLDS, TICK_SECONDS
 from kdns.workers.wire import (
@@ -57,6 +58,7 @@ def run_worker(
         for name in ("kdns.cluster", "kdns.static", "kdns.certificate"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
     raise_descriptor_limit()
+    keep_only(READING, tells=False)
     gc.set_threshold(*GC_THRESHOLDS)
     trio.run(_run, config, link, sockets)
 

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Sequence
 
 from kdns.errors import ConfigError, Problem
-from kdns.net.addresses import bind, families_of, Listen
+from kdns.net.addresses import bind, bind_pair, families_of, Listen
 from kdns.net.listeners import Bound, Sockets
 from nodelocal.config import Config
 from nodelocal.supervise.handover import close, Key
@@ -24,6 +24,15 @@ class NodeSockets:
         self.taken = 0
         problems: list[Problem] = []
         for listen in config.listen:
+            if not listen.port:  # any, and the same for both
+                try:
+                    udp, tcp = bind_pair(listen, "--listen")
+                except ConfigError as exc:
+                    problems += exc.problems
+                else:
+                    self.dns.udp += udp
+                    self.dns.tcp += tcp
+                continue
             self.dns.udp += self._some("udp", listen, socket.SOCK_DGRAM, "--listen", given, problems)
             self.dns.tcp += self._some("tcp", listen, socket.SOCK_STREAM, "--listen", given, problems)
         for listen in config.admin:

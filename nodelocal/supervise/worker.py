@@ -13,13 +13,13 @@ from pathlib import Path
 import trio
 
 from kdns.net.listeners import Sockets
+from kdns.privileges import give_up
 from nodelocal import warm
 from nodelocal.config import Config
 from nodelocal.lease import Lease
 from nodelocal.network.plan import LEASE_SECONDS, Rules
 from nodelocal.serve import Server
 from nodelocal.supervise.lines import encode, lines
-from nodelocal.supervise.privileges import give_up
 
 log = logging.getLogger(__name__)
 

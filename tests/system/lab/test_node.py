@@ -333,7 +333,7 @@ def test_a_table_of_somebody_elses(node: Lab) -> None:
 
 def test_without_the_capability(node: Lab) -> None:
     code = (
-        "import sys; from nodelocal.supervise.privileges import give_up; give_up(); "
+        "import sys; from kdns.privileges import give_up; give_up(); "
         "from nodelocal.cli import main; sys.argv = ['nodelocal', 'network', 'up']; main()"
     )
     before = found(node)
