@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import click
 
 from bench import (
+    attacks,
     budget,
     churn,
     compare,
@@ -284,6 +286,16 @@ def bench_feed(events: int, subscriptions: int, **options: int) -> None:
 def bench_latency(**options: Any) -> None:
     """Milliseconds to the answer of nodelocal at a given rate, some of them forwarded, beside its peers."""
     simple("latency", "Latency at a given rate", lambda folder: latency.run(folder, **options), **options)
+
+
+@main.command("attacks", short_help="A good client beside each attack.")
+@click.option("--seconds", default=10.0, show_default=True, help="Length of an attack.")
+@click.option("--flags", default="", help="More options of the server, in one word.")
+def bench_attacks(seconds: float, flags: str) -> None:
+    """What a good client beside each attack is answered, how soon, and what the server's memory does."""
+    with report_of("attacks", seconds=seconds, flags=flags) as (report, folder):
+        rows = attacks.run(folder, seconds=seconds, flags=shlex.split(flags))
+        report.table(f"200 queries a second beside each attack {flags}".strip(), rows)
 
 
 @main.command("conntrack", short_help="Connection tracking on a node, by lookups of its pods.")

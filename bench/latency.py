@@ -32,8 +32,8 @@ def run(folder: Path, *, rate: int, misses: float, seconds: float) -> list[dict[
         for number, contestant in enumerate(contestants):
             with contestant.start() as server:
                 progress(f"{number + 1}/{len(contestants)} {server.name} …")
-                _drive(server.port, rate, 0.0, SETTLE_SECONDS, seed=number)
-                times, lost = _drive(server.port, rate, misses, seconds, seed=1000 + number)
+                ask_at(server.port, rate, _questions(0.0, number), SETTLE_SECONDS)
+                times, lost = ask_at(server.port, rate, _questions(misses, 1000 + number), seconds)
                 rows.append(
                     {
                         "server": server.name,
@@ -48,17 +48,16 @@ def run(folder: Path, *, rate: int, misses: float, seconds: float) -> list[dict[
 
 def _questions(misses: float, seed: int) -> Iterator[bytes]:
     source = random.Random(seed)
-    cached = [_question(f"name{number}.example.com") for number in range(NAMES)]
+    cached = [question(f"name{number}.example.com") for number in range(NAMES)]
     while True:
         if source.random() < misses:
-            yield _question(f"x{source.getrandbits(48):012x}.example.com")
+            yield question(f"x{source.getrandbits(48):012x}.example.com")
         else:
             yield cached[source.randrange(NAMES)]
 
 
-def _drive(port: int, rate: int, misses: float, seconds: float, *, seed: int) -> tuple[list[float], int]:
-    """Return the seconds that each reply took, and how many never came."""
-    questions = _questions(misses, seed)
+def ask_at(port: int, rate: int, questions: Iterator[bytes], seconds: float) -> tuple[list[float], int]:
+    """Ask *rate* of *questions* a second; return the seconds that each reply took, and how many never came."""
     waiting: dict[int, float] = {}
     times: list[float] = []
     sent = 0
@@ -86,5 +85,6 @@ def _drive(port: int, rate: int, misses: float, seconds: float, *, seed: int) ->
     return times, len(waiting)
 
 
-def _question(name: str) -> bytes:
+def question(name: str) -> bytes:
+    """Return a question for an address, without its ID."""
     return make_question(b"\0\0", Name.from_text(name), 1, edns=False)[2:]
