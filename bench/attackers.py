@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import random
 import select
 import socket
 import sys
@@ -19,7 +20,9 @@ from typing import Final
 from kdns.proto.message import make_question
 from zones.names import Name
 
-FROM: Final = "127.0.0.2"
+FROM: Final = [f"127.0.1.{number}" for number in range(1, 41)]
+"""Many, so that ports do not run out."""
+_IP_BIND_ADDRESS_NO_PORT: Final = 24
 
 
 def main() -> None:
@@ -37,7 +40,8 @@ def _connect(to: tuple[str, int]) -> socket.socket | None:
     sock = socket.socket()
     sock.setblocking(False)
     try:
-        sock.bind((FROM, 0))
+        sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+        sock.bind((random.choice(FROM), 0))
         sock.connect(to)
     except BlockingIOError:
         return sock
@@ -51,13 +55,16 @@ def _slow(to: tuple[str, int], count: int, end: float, wire: bytes) -> None:
     open_ones: dict[socket.socket, int] = {}
     opened = 0
     while time.monotonic() < end:
-        began = time.monotonic()
         while len(open_ones) < count and (sock := _connect(to)) is not None:
             open_ones[sock] = 0
             opened += 1
             if opened % 50 == 0:
                 time.sleep(0.005)
-        for sock, at in list(open_ones.items()):
+        began = time.monotonic()
+        some = list(open_ones.items())
+        for number, (sock, at) in enumerate(some):
+            if not number % 10:  # each at its own time of the second
+                time.sleep(max(0.0, began + number / len(some) - time.monotonic()))
             try:
                 sock.send(wire[at % len(wire) : at % len(wire) + 1])
                 open_ones[sock] = at + 1
@@ -66,7 +73,6 @@ def _slow(to: tuple[str, int], count: int, end: float, wire: bytes) -> None:
             except OSError:
                 sock.close()
                 del open_ones[sock]
-        time.sleep(max(0.0, began + 1.0 - time.monotonic()))
     print(f"{opened} connections")
 
 

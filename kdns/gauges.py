@@ -192,6 +192,12 @@ def answer_gauges(
         is_counter=True,
     )
     gauges.add(
+        "kdns_udp_crowded_out",
+        "Queries not answered because their clients asked for more than there was time for.",
+        lambda: [(ONE, listeners.crowded_out)],
+        is_counter=True,
+    )
+    gauges.add(
         "coredns_forward_max_concurrent_rejects",
         "Counter of the number of queries rejected because the concurrent queries were at maximum.",
         lambda: [(ONE, listeners.shed + (forwarder.shed if forwarder else 0))],

@@ -88,6 +88,12 @@ def gauges_of(
         is_counter=True,
     )
     gauges.add(
+        "nodelocal_udp_crowded_out",
+        "Queries not answered because their clients asked for more than there was time for.",
+        lambda: [(one, listeners.crowded_out)],
+        is_counter=True,
+    )
+    gauges.add(
         "coredns_forward_max_concurrent_rejects",
         "Counter of the number of queries rejected because the concurrent queries were at maximum.",
         lambda: [(one, listeners.shed + sum(forwarder.shed for forwarder in resolver.forwarders.values()))],

@@ -34,6 +34,7 @@ _MSG_DONTWAIT = 0x40
 
 _IP_PKTINFO = 8
 _IPV6_RECVPKTINFO = 49
+_SO_MEMINFO = 55
 
 
 def is_available() -> bool:
@@ -57,6 +58,15 @@ def ask_for_destination(sock: socket.socket) -> None:
 Envelope = tuple[bytes, bytes, bytes]
 """The ID of a query, the address that it came from and, on a wildcard socket, the one that it was sent to; the last
 two as the system has them."""
+
+
+def client_of(envelope: Envelope) -> tuple[str, int]:
+    """Return the address and port that a query came from."""
+    name = envelope[1]
+    port = name[2] << 8 | name[3]
+    if name[0] | name[1] << 8 == socket.AF_INET6:
+        return socket.inet_ntop(socket.AF_INET6, name[8:24]), port
+    return socket.inet_ntop(socket.AF_INET, name[4:8]), port
 
 
 class Outbox:
@@ -210,6 +220,18 @@ class Batch:
         if self._is_ipv6:
             return socket.inet_ntop(socket.AF_INET6, names[at + 8 : at + 24]), port
         return socket.inet_ntop(socket.AF_INET, names[at + 4 : at + 8]), port
+
+    def sender(self, slot: int) -> bytes:
+        """Return the address that the query in *slot* came from, without its port, as the system has it."""
+        at = slot * _NAME_OCTETS
+        return self._names[at + 8 : at + 24] if self._is_ipv6 else self._names[at + 4 : at + 8]
+
+    def queued_octets(self) -> int:
+        """Return the memory of what waits in the socket; 0 where the system does not tell."""
+        try:
+            return int.from_bytes(self._sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 4), "little")
+        except OSError:
+            return 0
 
     def envelope(self, slot: int) -> Envelope:
         """Return what ``Outbox`` needs to answer the query in *slot* later."""

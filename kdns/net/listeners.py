@@ -156,6 +156,11 @@ class Listeners:
         """Replies that the system would not send."""
         return sum(udp.lost for udp in self._udp)
 
+    @property
+    def crowded_out(self) -> int:
+        """Queries over UDP of clients that asked for more than there was time for."""
+        return sum(udp.crowded_out for udp in self._udp)
+
     async def serve(
         self, sets: Sequence[Sockets], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:

@@ -33,6 +33,7 @@ from typing import Final, NoReturn
 import trio
 
 from kdns.net.handler import Handler, OpenSession, Session, Several
+from kdns.net.turns import Turns
 from kdns.proto.dso import is_dso
 from kdns.proto.query import HEADER_OCTETS, REFUSED
 from kdns.proto.response import make_bare
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 IDLE_SECONDS: Final = 10.0
 MESSAGE_SECONDS: Final = 5.0
 WRITE_SECONDS: Final = 5.0
+MESSAGES_A_TURN: Final = 16
 MAX_PENDING: Final = 64
 MAX_CONNECTIONS: Final = 8192
 MAX_CONNECTIONS_A_CLIENT: Final = 256
@@ -71,6 +73,7 @@ class Connections:
         self._max_a_client = max_a_client
         self._all: OrderedDict[_Connection, None] = OrderedDict()
         self._by_client: dict[str, OrderedDict[_Connection, None]] = {}
+        self.turns = Turns()
         self.closed_for_others = 0
         self.unsent = 0
         """Octets of replies that clients have not read yet."""
@@ -174,6 +177,7 @@ class TcpListener:
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
         """Accept and answer until cancelled."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._connections.turns.run)
             task_status.started()
             with self._accepting:
                 await self._accept(nursery)
@@ -195,6 +199,7 @@ class TcpListener:
                 raise
             is_short = False
             nursery.start_soon(self._serve_one, stream)
+            await self._connections.turns.take()
 
     async def _serve_one(self, stream: trio.SocketStream) -> None:
         try:
@@ -294,7 +299,7 @@ class _Connection:
         while True:
             while self._is_full():
                 await self._wait_for_progress()
-                self._take_messages(buffer, nursery)
+                await self._take_in_turns(buffer, nursery)
                 deadline = trio.current_time() + IDLE_SECONDS
             if self._session is not None and not buffer:
                 deadline = self._session.deadline
@@ -304,7 +309,7 @@ class _Connection:
                     return
                 was_empty = not buffer
                 buffer += chunk
-                if self._take_messages(buffer, nursery):
+                if await self._take_in_turns(buffer, nursery):
                     self._connections.heard(self)
                     deadline = trio.current_time() + (MESSAGE_SECONDS if buffer else IDLE_SECONDS)
                 elif was_empty and buffer:
@@ -329,15 +334,25 @@ class _Connection:
             or (unsent > 0 and self._connections.unsent >= MAX_UNSENT_OCTETS_IN_ALL)
         )
 
+    async def _take_in_turns(self, buffer: bytearray, nursery: trio.Nursery) -> bool:
+        """Answer whole messages in *buffer* and remove them, while there is room; tell whether there was one."""
+        was_one = False
+        while len(buffer) >= 2 and len(buffer) - 2 >= buffer[0] << 8 | buffer[1] and not self._is_full():
+            await self._connections.turns.take()
+            was_one |= self._take_messages(buffer, nursery)
+        return was_one
+
     def _take_messages(self, buffer: bytearray, nursery: trio.Nursery) -> bool:
-        """Answer whole messages in *buffer* and remove them, while there is room; tell whether there was one.
+        """Answer the next messages in *buffer*, as many as one turn is for; tell whether there was one.
 
         What is too short for a header is passed over like over UDP, and keeps no connection open.
         """
         at = 0
         was_one = False
         self._is_taking = True
-        while len(buffer) - at >= 2 and not self._is_full():
+        for _ in range(MESSAGES_A_TURN):
+            if len(buffer) - at < 2 or self._is_full():
+                break
             end = at + 2 + (buffer[at] << 8 | buffer[at + 1])
             if end > len(buffer):
                 break

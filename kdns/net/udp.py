@@ -7,12 +7,14 @@ import logging
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from math import inf
 from time import perf_counter, sleep
 from typing import Any, NoReturn
 
 import trio
 
 from kdns.net import batch
+from kdns.net.backlog import Backlog
 from kdns.net.handler import Handler, Later, Several
 from kdns.proto.table import Entry
 
@@ -31,9 +33,24 @@ MAX_LATER = 8192
 Well above what upstreams are asked at once, whose own rule drops the oldest question first."""
 
 
+CROWDED_OCTETS = 320 * 1024
+"""Memory of what waits in the socket from which on there is a crowd: some 400 queries, five milliseconds' work. Of a
+socket that has less room, a quarter of it."""
+
+CROWD_BATCHES = 64
+"""Batches taken in before what waits gets its turn."""
+
+STUCK_SECONDS = 0.001
+"""How long to wait where all clients have as much on its way as they may."""
+
+CROWD_SECONDS = 0.001
+"""What waits is answered for this long before the socket is looked at again, and others get their turn."""
+
+
 class UdpListener:
     """Answers datagrams on a bound, non-blocking socket. ``lost`` counts replies that could not be sent, ``shed``
-    queries dropped because too many were waiting for upstreams.
+    queries dropped because too many were waiting for upstreams, ``crowded_out`` those whose clients asked for more
+    than there was time for.
 
     With *gathers* queries that come close together are answered together, a little later; it is for programs that wait
     for nothing else while they do.
@@ -45,9 +62,12 @@ class UdpListener:
         self.sock = sock
         self.lost = 0
         self.shed = 0
+        self.crowded_out = 0
         self._handler = handler
         self._gathers = gathers
+        self._crowded = min(CROWDED_OCTETS, sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 4)
         self._later = 0
+        self._backlog: Backlog[tuple[bytes, batch.Envelope]] = Backlog()
         self._quiet = trio.Event()
         self._reading = trio.CancelScope()
         self._batched = batch.is_available() if batched is None else batched
@@ -135,12 +155,92 @@ class UdpListener:
                 self.lost += buffers.send(first, received)
                 if hits:
                     count(hits, perf_counter() - began)
+                if received == batch.SLOTS and buffers.queued_octets() > self._crowded:
+                    await self._serve_crowd(buffers, outbox, written)
+                    break
                 if received == 1 or (received < batch.SLOTS and not self._gathers):
                     break
                 if received < batch.SLOTS:
                     sleep(GATHER_SECONDS)  # noqa: ASYNC251 - what it is for: trio's own would cost what it saves
             else:
                 await trio.lowlevel.checkpoint()
+
+    async def _serve_crowd(self, buffers: batch.Batch, outbox: batch.Outbox, written: trio.lowlevel.ParkingLot) -> None:
+        """Answer until nothing waits any more: finished answers at once, the rest in turns of the clients."""
+        backlog = self._backlog
+        while True:
+            is_empty = self._take_in(buffers, backlog)
+            self._work_off(backlog, perf_counter() + CROWD_SECONDS, outbox, written)
+            self.crowded_out += backlog.dropped
+            backlog.dropped = 0
+            if is_empty and not backlog:
+                return
+            try:
+                if is_empty and backlog.is_stuck:
+                    await trio.sleep(STUCK_SECONDS)
+                else:
+                    await trio.lowlevel.checkpoint()
+            except trio.Cancelled:
+                backlog.max_on_their_way = MAX_LATER  # what was read is answered
+                self._work_off(backlog, inf, outbox, written)
+                raise
+
+    def _work_off(
+        self,
+        backlog: Backlog[tuple[bytes, batch.Envelope]],
+        until: float,
+        outbox: batch.Outbox,
+        written: trio.lowlevel.ParkingLot,
+    ) -> None:
+        while (waiting := backlog.take()) is not None:
+            client, (wire, envelope) = waiting
+            answer = self._handler.respond(wire, partial(batch.client_of, envelope))
+            if isinstance(answer, bytes):
+                outbox.put(envelope, answer)
+            elif answer is not None:
+                backlog.begins(client)
+                self._wait_for(answer, partial(_put, outbox, written, envelope), partial(backlog.ends, client))
+            if perf_counter() > until:
+                break
+        self.lost += outbox.flush()
+
+    def _take_in(self, buffers: batch.Batch, backlog: Backlog[tuple[bytes, batch.Envelope]]) -> bool:
+        """Answer what is finished of what waits in the socket, have the rest wait here; tell whether that was all."""
+        find, data, view = self._handler.find, buffers.data, buffers.view
+        sizes, reply_sizes, octets = buffers.sizes, buffers.reply_sizes, batch.SLOT_OCTETS
+        for _ in range(CROWD_BATCHES):
+            try:
+                received = buffers.receive()
+            except OSError as exc:
+                log.warning("udp receive: %s", exc)
+                return True
+            began = perf_counter()
+            hits: list[Entry] = []
+            first = 0
+            at = 2
+            for slot in range(received):
+                entry = find(data[at : at + sizes[slot] - 2])
+                if entry is not None:
+                    tail = entry.next()
+                    hits.append(entry)
+                    size = len(tail)
+                    view[at : at + size] = tail
+                    reply_sizes[slot] = size + 2
+                else:
+                    client = buffers.sender(slot)
+                    if backlog.has_room(client):
+                        backlog.put(client, (data[at - 2 : at + sizes[slot] - 2], buffers.envelope(slot)))
+                    if first < slot:
+                        self.lost += buffers.send(first, slot)
+                    first = slot + 1
+                at += octets
+            if first < received:
+                self.lost += buffers.send(first, received)
+            if hits:
+                self._handler.count(hits, perf_counter() - began)
+            if received < batch.SLOTS:
+                return True
+        return False
 
     async def _serve_singly(self) -> NoReturn:
         sock = trio.socket.from_stdlib_socket(self.sock)
@@ -171,17 +271,21 @@ class UdpListener:
             elif answer is not None:
                 self._wait_for(answer, partial(self._send, wire[:2], address, _without_interface(control)))
 
-    def _wait_for(self, answer: Later | Several, send: Callable[[bytes], None]) -> None:
-        """Have *send* called with the tail of a response that takes time, when it is there."""
+    def _wait_for(
+        self, answer: Later | Several, send: Callable[[bytes], None], end: Callable[[], None] = lambda: None
+    ) -> None:
+        """Have *send* called with the tail of a response that takes time, when it is there, and *end* in any case."""
         if isinstance(answer, Iterator):
             return  # several responses to one message go over TCP alone: no handler gives them here
         if self._later >= MAX_LATER:
             self.shed += 1
+            end()
             return
         self._later += 1
 
         def deliver(tail: bytes | None) -> None:
             self._later -= 1
+            end()
             if not self._later:
                 self._quiet.set()
             if tail is not None:

@@ -37,6 +37,8 @@ CONNECT_SECONDS: Final = 2.0
 STUCK_SECONDS: Final = 2.5
 IDLE_SECONDS: Final = 30.0
 READ_OCTETS: Final = 65_536
+REPLIES_A_TURN: Final = 16
+"""Replies that are taken before other tasks get their turn: a millisecond's work."""
 MAX_PENDING: Final = 8192
 """Questions without reply on one connection: an eighth of the IDs, so that a free one is found at once."""
 
@@ -182,10 +184,13 @@ class Connection:
             if not chunk:
                 raise _Ended("closed by the server")
             buffer += chunk
-            at = 0
+            at = taken = 0
             while len(buffer) - at >= 2 and (end := at + 2 + (buffer[at] << 8 | buffer[at + 1])) <= len(buffer):
                 self._take(bytes(buffer[at + 2 : end]))
                 at = end
+                taken += 1
+                if not taken % REPLIES_A_TURN:
+                    await trio.lowlevel.checkpoint()
             del buffer[:at]
 
     def _take(self, wire: bytes) -> None:

@@ -33,7 +33,7 @@ RECEIVE_OCTETS: Final = 4096
 MAX_IDLE: Final = 512
 """Sockets kept for the next question of their family."""
 
-_BATCH: Final = 256
+_BATCH: Final = 32
 _IDS: Final = 256
 """IDs taken from the system's random source at a time."""
 
