@@ -2,6 +2,7 @@
 # make test   set everything up, run the whole test suite
 # make compiled   build/compiled: the same programs with their data path as machine code (needs a C compiler)
 # make fuzz   mutated inputs for everything that is read, guided by coverage where atheris can be had (FUZZ_SECONDS each)
+# make soak   both programs, a cluster that changes, faults from a seed, every answer compared (SOAK_SECONDS, SOAK_SEED)
 # make audit  what the image is made of: installs by hash, may be used, has no known hole; make lock: make it anew
 # Nothing needs root, and nothing but pip's cache is left outside this folder.
 
@@ -11,10 +12,10 @@ BIN    := $(VENV)/bin
 
 COMPILED := build/compiled
 
-.PHONY: demo test compiled test-compiled fuzz audit lock lint clean help
+.PHONY: demo test compiled test-compiled fuzz soak audit lock lint clean help
 
 help:
-	@sed -n 's/^# //p' Makefile | head -7
+	@sed -n 's/^# //p' Makefile | head -8
 
 demo: $(VENV)/.installed
 	$(BIN)/nodelocal demo
@@ -46,6 +47,11 @@ fuzz: $(VENV)/.installed-test
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,fuzz]' || echo "atheris cannot be had for this Python: no inputs guided by coverage"
 	@! $(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) --coverage
+
+SOAK_SECONDS ?= 1800
+
+soak: $(VENV)/.installed-test
+	$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 
 audit:
 	.ci/audit
