@@ -24,7 +24,9 @@ from kdns.cluster import Cluster
 from kdns.config import Config, PushMode
 from kdns.gauges import answer_gauges
 from kdns.net.addresses import is_listened_at
+from kdns.net.cookies import WithCookies
 from kdns.net.fairness import Fairness
+from kdns.net.handler import Handler
 from kdns.net.listeners import Listeners
 from kdns.proto.label import Label
 from kdns.proto.message import Message, read_message
@@ -116,8 +118,8 @@ class Answers:
             troubles.append(self.certificate.trouble)
         return troubles
 
-    def _handler(self, transport: Transport, family: int) -> QueryHandler:
-        return QueryHandler(
+    def _handler(self, transport: Transport, family: int) -> Handler:
+        handler = QueryHandler(
             self.cluster.responder,
             self.stats,
             self._query_log,
@@ -127,6 +129,8 @@ class Answers:
             transfers=self._transfers,
             fairness=self._fairness,
         )
+        secret = self.config.cookie_secret
+        return WithCookies(handler, secret) if secret is not None else handler
 
     def _open_session(self, send: Callable[[bytes], None], cut: Callable[[], None]) -> DsoSession:
         assert self.cluster.feed is not None  # else there are no sessions

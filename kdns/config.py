@@ -22,6 +22,7 @@ from kdns.options import (
     api_options,
     choice,
     client_options,
+    cookie_option,
     existing,
     LAMEDUCK,
     listen_options,
@@ -100,6 +101,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     compare_seconds: float
     state_dir: Path | None
     ready_when_stale: bool
+    cookie_secret: bytes | None
     client_rate: float
     client_slip: int
     lameduck: float
@@ -165,6 +167,7 @@ OPTIONS: Final[Sequence[Option]] = (
     ),
     *listen_options(["[::]:53"], ["[::]:9153", "[::]:8080", "[::]:8181"], admin_port=9153),
     *client_options(default_slip=2),
+    cookie_option("Give DNS cookies (RFC 9018) to clients that ask with one; who shows it is not limited."),
     Option(
         "upstream",
         "SERVER",
@@ -408,6 +411,7 @@ def load(flags: Mapping[str, Any], file: Path | None, *, needs_source: bool = Tr
         compare_seconds=values["compare-every"],
         state_dir=values["state-dir"],
         ready_when_stale=values["ready-when-stale"],
+        cookie_secret=os.urandom(16) if values["cookies"] else None,
         client_rate=values["client-rate"],
         client_slip=values["client-slip"],
         lameduck=values["lameduck"],

@@ -265,6 +265,11 @@ def _rate(value: Any) -> float:
     return number
 
 
+def cookie_option(text_of_it: str) -> Option:
+    """Return the switch for DNS cookies."""
+    return Option("cookies", None, text_of_it, "true or false", switch, default=False, group=SERVING)
+
+
 def client_options(default_slip: int) -> tuple[Option, ...]:
     """Return the options that bound what one client gets."""
     return (

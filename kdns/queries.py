@@ -16,6 +16,7 @@ from kdns.answer.authority import Ask
 from kdns.answer.responder import Responder
 from kdns.answer.transfer import Transfers
 from kdns.errors import WireError
+from kdns.net.cookies import is_proven
 from kdns.net.fairness import Fairness, Verdict
 from kdns.net.handler import Client, Deliver, Later, Several
 from kdns.proto.label import Label, Labels
@@ -100,8 +101,8 @@ class QueryHandler:
         self._stats.hits(self._proto, self._family, hits, seconds)
 
     def _judge(self, fairness: Fairness, client: Client) -> Verdict:
-        is_proven = self._transport is Transport.TCP
-        return fairness.judge(client()[0], trio.current_time(), is_proven=is_proven)
+        proven = self._transport is Transport.TCP or is_proven(client)
+        return fairness.judge(client()[0], trio.current_time(), is_proven=proven)
 
     def _refuse(self, wire: bytes, client: Client, began: float) -> bytes | None:
         """Tell a client over its share to come over TCP; what cannot be read is not answered."""

@@ -16,6 +16,7 @@ from kdns.options import (
     api_options,
     choice,
     client_options,
+    cookie_option,
     LAMEDUCK,
     listen_options,
     LOG_OPTIONS,
@@ -86,6 +87,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     search: tuple[Name, ...] | None
     absolute_first: bool
     limits: Limits
+    cookie_secret: bytes | None
     client_rate: float
     client_slip: int
     node: str | None
@@ -163,6 +165,10 @@ OPTIONS: Final[Sequence[Option]] = (
     LAMEDUCK,
     *NODE_OPTIONS,
     *client_options(default_slip=1),
+    cookie_option(
+        "Give DNS cookies (RFC 9018) to clients that ask with one, and ask upstreams with some: who has shown one must "
+        "repeat ours from then on."
+    ),
     Option(
         "cluster",
         "SERVER",
@@ -384,6 +390,7 @@ def load(flags: Mapping[str, Any], file: Path | None) -> Config:
             max_negative_ttl=values["max-negative-ttl"],
             max_stale=values["max-stale"],
         ),
+        cookie_secret=os.urandom(16) if values["cookies"] else None,
         client_rate=values["client-rate"],
         client_slip=values["client-slip"],
         node=values["node"],

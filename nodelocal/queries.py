@@ -26,6 +26,7 @@ import trio
 from kdns.admin.logs import QueryLog
 from kdns.admin.stats import QueryStats
 from kdns.errors import WireError
+from kdns.net.cookies import is_proven
 from kdns.net.fairness import Fairness, Verdict
 from kdns.net.handler import Client, Deliver, Later
 from kdns.proto.label import Label, Labels
@@ -132,8 +133,8 @@ class Handler:
         front = self._front
         fairness = front.fairness
         if fairness is not None:
-            is_proven = self._transport is Transport.TCP
-            verdict = fairness.judge(client()[0], trio.current_time(), is_proven=is_proven)
+            proven = self._transport is Transport.TCP or is_proven(client)
+            verdict = fairness.judge(client()[0], trio.current_time(), is_proven=proven)
             if verdict is Verdict.TRUNCATE:
                 return self._limited(wire, client, began)
             if verdict is Verdict.DROP:

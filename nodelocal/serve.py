@@ -18,10 +18,14 @@ from kdns.admin.stats import QueryStats
 from kdns.admin.upstreams import UpstreamStats
 from kdns.errors import ConfigError, Problem
 from kdns.net.addresses import is_listened_at
+from kdns.net.cookies import WithCookies
 from kdns.net.fairness import Fairness
+from kdns.net.handler import Handler
 from kdns.net.listeners import Listeners, Sockets
 from kdns.program import Program, raise_descriptor_limit
+from kdns.proto.query import Transport
 from kdns.static import StaticSource
+from kdns.upstream.cookies import UpstreamCookies
 from kdns.upstream.forwarder import Exchanges, Forwarder
 from kdns.upstream.servers import Server as Upstream
 from kdns.upstream.servers import ServerList
@@ -78,6 +82,7 @@ class Server:
         groups = {CLUSTER: config.cluster, UPSTREAM: config.upstreams}
         groups |= {zone.to_text(): servers for zone, servers in config.stubs.items()}
         self.forwarders = self.resolver.forwarders
+        cookies = UpstreamCookies() if config.cookie_secret is not None else None
         for group, sources in groups.items():
             if sources or (group == CLUSTER and config.cluster_service is not None):
                 self.forwarders[group] = Forwarder(
@@ -87,6 +92,7 @@ class Server:
                     observe=self.upstream_stats.observe,
                     is_one_zone=group != UPSTREAM,
                     randomizes_case=config.random_case,
+                    cookies=cookies,
                 )
         self.upstream_stats.watch(list(self.forwarders.values()), self.exchanges)
         self.pods = NodePods() if config.node is not None else None
@@ -109,7 +115,7 @@ class Server:
             query_log,
             Fairness(config.client_rate, config.client_slip) if config.client_rate else None,
         )
-        self.listeners = Listeners(self.front.handler)
+        self.listeners = Listeners(self._handler)
         self.program = Program(
             "nodelocal",
             config.listen,
@@ -157,6 +163,10 @@ class Server:
     async def metrics_page(self) -> bytes:
         """Return the metrics page."""
         return self.metrics.page()
+
+    def _handler(self, transport: Transport, family: int) -> Handler:
+        handler, secret = self.front.handler(transport, family), self.config.cookie_secret
+        return handler if secret is None else WithCookies(handler, secret)
 
     # -- running --------------------------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ import trio
 from kdns.errors import WireError
 from kdns.proto.query import FORMERR, HEADER_OCTETS, NOERROR, NOTIMP, NXDOMAIN
 from kdns.upstream.attempt import Attempt, Carrier
+from kdns.upstream.cookies import UpstreamCookies, with_option
 from kdns.upstream.question import Question, with_random_case
 from kdns.upstream.servers import Protocol, Server, ServerList
 from kdns.upstream.stream import StreamQuestions
@@ -127,6 +128,7 @@ class Forwarder(Generic[T]):
 
     *read(wire, question, server)* makes of a matching reply what askers get, or raises WireError: then it was none.
     ``observe(server, rcode or None, seconds)`` is told of every try. *is_one_zone*: all questions are of one.
+    With *cookies* servers are shown some over UDP and TCP, and must repeat them over UDP once they have.
     With *randomizes_case* the name is spelled at random over UDP, and a reply must repeat the spelling.
     """
 
@@ -140,6 +142,7 @@ class Forwarder(Generic[T]):
         max_questions: int = MAX_QUESTIONS,
         is_one_zone: bool = False,
         randomizes_case: bool = False,
+        cookies: UpstreamCookies | None = None,
     ) -> None:
         self.servers = servers
         self.exchanges = exchanges
@@ -147,6 +150,7 @@ class Forwarder(Generic[T]):
         self.now = exchanges.timers.now
         self.read = read
         self.randomizes_case = randomizes_case
+        self.cookies = cookies
         self.observe = observe or (lambda server, rcode, seconds: None)
         self.is_failing = False
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -400,6 +404,9 @@ class _Try(Attempt, Generic[T]):
         exchanges = asking.forwarder.exchanges
         if asking.forwarder.randomizes_case and not self._is_tcp:
             wire = with_random_case(wire, urandom(len(asking.question.qname.wire)))
+        cookies = asking.forwarder.cookies
+        if cookies is not None and self._has_edns:
+            wire = with_option(wire, len(asking.question.qname.wire), cookies.option(self.server))
         self.section = wire[10 : 14 + len(asking.question.qname.wire)]
         if not self._is_tcp:
             return exchanges.over_udp.ask(self, self.server, wire)
@@ -419,6 +426,14 @@ class _Try(Attempt, Generic[T]):
         asking = self._asking
         if asking.is_done:
             return True
+        cookies = asking.forwarder.cookies
+        if cookies is not None and self._has_edns and not self._is_tcp:
+            is_theirs, is_wanted_again = cookies.take(self.server, wire)
+            if not is_theirs:
+                return False
+            if is_wanted_again:
+                self._again(is_tcp=False, has_edns=True)
+                return False
         rcode = wire[3] & 15
         is_truncated = bool(wire[2] & 0x02)
         if not self._is_tcp and (is_truncated or (asking.forwarder.randomizes_case and self._is_respelled(wire))):
