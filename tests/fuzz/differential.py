@@ -202,6 +202,10 @@ FORWARDED: Sequence[Rule] = (
         "the upstream's refusal: passed on here, SERVFAIL there",
         lambda wire, ours, theirs: _rcode(ours) == REFUSED and _rcode(theirs) == SERVFAIL,
     ),
+    (
+        "a type that is for queries alone (RFC 6895 section 3.1): asked for here, FORMERR there",
+        lambda wire, ours, theirs: 128 <= _type_of(wire) < 256 and _rcode(theirs) == FORMERR,
+    ),
     *RULES,
 )
 """The same for forwarders."""
