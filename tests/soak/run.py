@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import IO
 
@@ -299,17 +300,21 @@ class Soak:
                 sock.close()
 
     def _kdns_again(self) -> None:
-        self._in_doubt(4.0)
+        self._in_doubt_for_a_snapshot()
         self.stale_until = time.monotonic() + 8.0
         self.kdns.process.send_signal(signal.SIGTERM)
         self.kdns.process.wait(20)
         self.kdns.again()
         self.kdns.wait()
+        self.in_doubt_until = time.monotonic() + GRACE_SECONDS
+
+    def _in_doubt_for_a_snapshot(self) -> None:
+        """What is answered at first is up to a minute old."""
+        self._in_doubt(START_SECONDS)
+        self.in_doubt_since = min(self.in_doubt_since or inf, time.monotonic() - 65.0)
 
     def _kdns_again_without_api(self) -> None:
-        self._in_doubt(70.0)  # the snapshot is up to a minute old
-        assert self.in_doubt_since is not None
-        self.in_doubt_since -= 65.0
+        self._in_doubt_for_a_snapshot()
         self.stale_until = time.monotonic() + 8.0
         self.api.stop()
         try:

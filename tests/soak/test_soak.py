@@ -17,10 +17,10 @@ SEED = 1 if os.environ.get("CI") else random.randrange(1 << 30)
 
 
 def test_a_short_one() -> None:
-    result = soak(20, SEED, pause=0.8)
+    result = soak(14, SEED, pause=0.5)
     assert result.problems() == [], f"seed {SEED}\n{result.text()}"
     assert sum(result.faults.values()) >= 5
-    assert result.counts["asked"] > 1_000
+    assert result.counts["asked"] > 500
 
 
 def test_an_event_that_never_comes_is_a_wrong_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,7 +35,7 @@ def test_an_event_that_never_comes_is_a_wrong_answer(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(World, "change", change)
     monkeypatch.setattr("tests.soak.run.CALM_SECONDS", 0.5)
-    result = soak(10, SEED, pause=60)
+    result = soak(5, SEED, pause=60)
     assert any(line.startswith("at rest, kdns: still") for line in result.problems())
     assert any(line.startswith("at rest, nodelocal: still") for line in result.problems())
 

@@ -23,8 +23,11 @@ CLIENT = b"abcdefgh"
 WEB = "web.default.svc.cluster.local."
 
 
-@pytest.fixture(params=["kdns", "kdns, two workers", "nodelocal"])
-def start(request: pytest.FixtureRequest, manifests: Path, server: Kdns) -> Callable[..., AbstractContextManager[Kdns]]:
+Start = Callable[..., AbstractContextManager[Kdns]]
+
+
+@pytest.fixture(scope="module", params=["kdns", "kdns, two workers", "nodelocal"])
+def start(request: pytest.FixtureRequest, manifests: Path, server: Kdns) -> Start:
     def make(*flags: str) -> AbstractContextManager[Kdns]:
         if request.param == "nodelocal":
             return nodelocal("--cluster", f"127.0.0.1:{server.port}", "--upstream", "192.0.2.99", *flags)
@@ -32,6 +35,13 @@ def start(request: pytest.FixtureRequest, manifests: Path, server: Kdns) -> Call
         return kdns("--manifests", manifests, *workers, *flags)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def baker(start: Start) -> Iterator[Kdns]:
+    """A server with cookies."""
+    with start("--cookies") as running:
+        yield running
 
 
 def query(cookie: bytes, name: str = WEB, **more: object) -> bytes:
@@ -47,50 +57,43 @@ def cookie_of(wire: bytes | None) -> bytes:
 
 
 @pytest.mark.parametrize("transport", Transport)
-def test_a_client_is_given_a_cookie_and_shows_it(
-    start: Callable[..., AbstractContextManager[Kdns]], transport: Transport
-) -> None:
-    with start("--cookies") as server:
-        for name in (WEB, "no.default.svc.cluster.local.", "big.default.svc.cluster.local."):
-            for _ in range(4):  # from wherever the answer comes
-                wire = ask(server.port, query(CLIENT, name), transport)
-                given = cookie_of(wire)
-                assert given[:8] == CLIENT
-                assert len(given) == 24
-                assert wire is not None
-                assert transport is Transport.TCP or len(wire) <= 1232
-                again = cookie_of(ask(server.port, query(given, name), transport))
-                assert again[:8] == CLIENT
-        assert addresses(server.port, WEB) == {"10.96.0.1"}, "and others get theirs"
+def test_a_client_is_given_a_cookie_and_shows_it(baker: Kdns, transport: Transport) -> None:
+    for name in (WEB, "no.default.svc.cluster.local.", "big.default.svc.cluster.local."):
+        for _ in range(4):  # from wherever the answer comes
+            wire = ask(baker.port, query(CLIENT, name), transport)
+            given = cookie_of(wire)
+            assert given[:8] == CLIENT
+            assert len(given) == 24
+            assert wire is not None
+            assert transport is Transport.TCP or len(wire) <= 1232
+            again = cookie_of(ask(baker.port, query(given, name), transport))
+            assert again[:8] == CLIENT
+    assert addresses(baker.port, WEB) == {"10.96.0.1"}, "and others get theirs"
 
 
-def test_without_the_option_it_is_passed_over(start: Callable[..., AbstractContextManager[Kdns]]) -> None:
-    with start() as server:
-        reply = dns.message.from_wire(ask_udp(server.port, query(CLIENT)) or b"")
+def test_a_query_for_nothing_but_a_cookie(baker: Kdns) -> None:
+    message = dns.message.from_wire(query(CLIENT))
+    message.question.clear()
+    wire = ask_udp(baker.port, message.to_wire())
+    assert dns.message.from_wire(wire or b"").rcode() == dns.rcode.NOERROR
+    assert len(cookie_of(wire)) == 24
+
+
+@pytest.mark.parametrize("octets", [7, 9, 15, 41])
+def test_a_cookie_of_another_length_is_a_formerr(baker: Kdns, octets: int) -> None:
+    wire = ask_udp(baker.port, query(bytes(octets)))
+    assert wire is not None
+    assert wire[3] & 15 == dns.rcode.FORMERR
+
+
+def test_without_the_option_it_is_passed_over(server: Kdns, forwarder: Kdns) -> None:
+    for one in (server, forwarder):
+        reply = dns.message.from_wire(ask_udp(one.port, query(CLIENT)) or b"")
         assert reply.edns == 0
         assert not [option for option in reply.options if option.otype == dns.edns.OptionType.COOKIE]
 
 
-def test_a_query_for_nothing_but_a_cookie(start: Callable[..., AbstractContextManager[Kdns]]) -> None:
-    with start("--cookies") as server:
-        message = dns.message.from_wire(query(CLIENT))
-        message.question.clear()
-        wire = ask_udp(server.port, message.to_wire())
-        assert dns.message.from_wire(wire or b"").rcode() == dns.rcode.NOERROR
-        assert len(cookie_of(wire)) == 24
-
-
-@pytest.mark.parametrize("octets", [7, 9, 15, 41])
-def test_a_cookie_of_another_length_is_a_formerr(
-    start: Callable[..., AbstractContextManager[Kdns]], octets: int
-) -> None:
-    with start("--cookies") as server:
-        wire = ask_udp(server.port, query(bytes(octets)))
-        assert wire is not None
-        assert wire[3] & 15 == dns.rcode.FORMERR
-
-
-def test_who_shows_a_cookie_is_not_limited(start: Callable[..., AbstractContextManager[Kdns]]) -> None:
+def test_who_shows_a_cookie_is_not_limited(start: Start) -> None:
     with start("--cookies", "--client-rate", "1", "--client-slip", "0") as server:
         given = cookie_of(ask_udp(server.port, query(CLIENT)))
         for _ in range(30):
