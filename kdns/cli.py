@@ -153,6 +153,38 @@ async def _check(conf: config.Config) -> None:
         click.echo(f"kdns: the manifests are good: {counts_of(server.cluster.sink)}")
 
 
+@main.command("import", short_help="Write a Corefile's options as ours.")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option(
+    "--for", "program", type=click.Choice(["kdns", "nodelocal"]), help="Whose options [default: as it looks]."
+)
+@click.option("--output", type=click.Path(path_type=Path), help="Where to [default: standard output].")
+def import_command(file: Path, program: str | None, output: Path | None) -> None:
+    """Read a Corefile of CoreDNS or NodeLocal DNSCache, or a ConfigMap with one (or with kube-dns's stubDomains), and
+    write a configuration file.
+
+    What became of every line that is no option of ours is told on standard error; status 1 if nothing here does the
+    work of some of them.
+    """
+    from kdns.migrate.translate import import_text
+
+    try:
+        imported = import_text(file.read_text(encoding="utf-8"), str(file), program)
+    except (OSError, UnicodeDecodeError) as exc:
+        COMMAND.end_with([Problem(str(file), str(exc), "a Corefile")])
+    except ConfigError as exc:
+        COMMAND.end_with(exc.problems)
+    if output is not None:
+        output.write_text(imported.toml(), encoding="utf-8")
+    else:
+        click.echo(imported.toml(), nl=False)
+    for note in sorted(imported.notes, key=lambda note: note.line):
+        click.echo(f"kdns: {note}", err=True)
+    lost = sum(note.is_lost for note in imported.notes)
+    click.echo(f"kdns: options of {imported.program}; {lost or 'nothing'} without a counterpart", err=True)
+    sys.exit(1 if lost else 0)
+
+
 @main.command(short_help="Serve an example cluster and ask it a tour of questions.")
 @click.option("--keep/--no-keep", default=None, help="Stay up after the tour, or not [default: on a terminal].")
 def demo(keep: bool | None) -> None:

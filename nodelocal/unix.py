@@ -17,8 +17,8 @@ def bind_unix(path: Path, what: str) -> socket.socket:
     try:
         if path.parent == Path(DEFAULT_CONTROL).parent:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            found = path.parent.stat()
-            if found.st_uid == os.geteuid() and found.st_mode & 0o077:  # a host path that a kubelet made
+            folder = path.parent.stat()
+            if folder.st_uid == os.geteuid() and folder.st_mode & 0o077:  # a host path that a kubelet made
                 path.parent.chmod(0o700)
         _remove_dead(path)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
