@@ -149,7 +149,8 @@ def loaded(imported: Imported, tmp_path: Path, **more: Any) -> Any:
     file = tmp_path / "imported.toml"
     file.write_text(imported.toml())
     read = nodelocal_config.load if imported.program == "nodelocal" else kdns_config.load
-    return read({"api-server": "http://127.0.0.1:1", **more}, file)
+    watches = imported.program == "kdns" or "cluster" in imported.options
+    return read({**({"api-server": "http://127.0.0.1:1"} if watches else {}), **more}, file)
 
 
 @pytest.mark.parametrize(("text", "lost"), [(KUBEADM, 0), (EKS, 0), (K3S, 2)], ids=["kubeadm", "EKS", "k3s"])
