@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,11 +21,14 @@ from kdns.options import LogFormat
 from kdns.privileges import keep_only, READING
 from kdns.proto.text import rrset_to_text
 from kdns.serve import Server
+from kdns.upstream.servers import Protocol, server_from_text
+from kdns.upstream.servers import Server as UpstreamServer
 from kdns.version import VERSION_TEXT
 from kdns.workers.controller import Controller, make_spawner
 from kdns.workers.spawner import Spawner
 from zones.errors import BadName
 from zones.names import Name
+from zones.records import A, rrtype_from_text
 
 LIST_SECONDS: Final = 30.0
 """How long ``kdns zone`` waits for an API server to have told everything."""
@@ -151,6 +155,76 @@ async def _check(conf: config.Config) -> None:
     click.echo("kdns: the configuration is good")
     if isinstance(server.cluster.source, ManifestSource):
         click.echo(f"kdns: the manifests are good: {counts_of(server.cluster.sink)}")
+
+
+@main.command(cls=OptionGroups, short_help="Compare another server's answers with kdns's.")
+@click.option(
+    "--against", required=True, metavar="SERVER", help="The other server: an address, ADDR:PORT, tls://ADDR#NAME."
+)
+@click.option(
+    "--names",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Ask for the names in this file as well: a name and perhaps a type on each line.",
+)
+@config_options
+def diff(against: str, names: Path | None, config_file: Path | None, **flags: Any) -> None:
+    """Ask another server everything that there is in the cluster, and tell what it answers otherwise, and why.
+
+    The objects come from where kdns's would; no kdns needs to be running. Status 1 where a difference has no reason.
+    """
+    conf = COMMAND.load(config.load, flags, config_file)
+    logs.set_up(as_json=False)
+    try:
+        server = server_from_text(against, default=Protocol.TCP)
+    except ValueError as exc:
+        COMMAND.end_with([Problem("--against", repr(against), f"an address, ADDR:PORT or tls://ADDR#NAME ({exc})")])
+    COMMAND.run(_diff, conf, server, names)
+
+
+async def _diff(conf: config.Config, server: UpstreamServer, names: Path | None) -> None:
+    from kdns.migrate.difference import compare, questions_of
+
+    cluster = Cluster(conf)
+    more = list(_names_in(names)) if names is not None else []
+    _check_credentials(conf)
+    cluster.load()
+    if not cluster.sink.is_synced:
+        await _sync(cluster)
+
+    def progress(count: int) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"\rkdns: {count:,} questions", nl=False, err=True)
+
+    comparison = await compare(cluster, server, [*questions_of(cluster), *more], progress=progress)
+    if sys.stderr.isatty():
+        click.echo(err=True)
+    for difference in comparison.differences:
+        click.echo(str(difference))
+    for text, count in comparison.ttl_alone.most_common():
+        click.echo(f"{count:,} answers with another TTL: {text}")
+    click.echo(
+        f"{comparison.same + sum(comparison.ttl_alone.values()):,} answers alike, {len(comparison.differences):,} not, "
+        f"{comparison.unexplained:,} of them without a reason"
+    )
+    if comparison.unexplained:
+        sys.exit(1)
+
+
+def _names_in(path: Path) -> Iterator[tuple[Name, int]]:
+    """Yield the names and types of a file. Raises ConfigError with every line that has none."""
+    problems = []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        words = line.split("#", 1)[0].split()
+        if not words:
+            continue
+        try:
+            name, qtype = Name.from_text(words[0]), rrtype_from_text(words[1]) if len(words) > 1 else A
+        except (BadName, ValueError) as exc:
+            problems.append(Problem(f"{path}:{number}", repr(line), f"a name, and perhaps a type ({exc})"))
+            continue
+        yield name, qtype
+    if problems:
+        raise ConfigError(problems)
 
 
 @main.command("import", short_help="Write a Corefile's options as ours.")
