@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -14,9 +15,11 @@ import yaml
 
 from kdns import config as kdns_config
 from nodelocal import config as nodelocal_config
+from zones.names import Name
+from zones.search import explicit_walk
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
-ROOTS = ["kdns", "nodelocal", "overlays/trial", "overlays/multicluster", "overlays/node-local-address"]
+ROOTS = ["kdns", "nodelocal", "search-path", "overlays/trial", "overlays/multicluster", "overlays/node-local-address"]
 
 needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
 
@@ -165,6 +168,18 @@ def test_the_drop_in_has_the_names_of_what_it_replaces_and_the_trial_touches_not
     assert "k8s-app" not in one(trial, "Deployment")["spec"]["template"]["metadata"]["labels"]
 
 
+@needs_kubectl
+def test_the_search_domain_of_the_policy_is_the_one_that_stands_for_the_path() -> None:
+    policy = one(built("search-path"), "MutatingAdmissionPolicy")
+    expression = policy["spec"]["mutations"][0]["applyConfiguration"]["expression"]
+    assert '["search." + namespaceObject.metadata.name + "." + params.data["zone"] + ".ap.k8s.io"]' in expression
+    walk = explicit_walk(
+        Name.from_text("web.search.default.cluster.local.ap.k8s.io."), [Name.from_text("cluster.local.")]
+    )
+    assert walk is not None
+    assert walk.namespace == b"default"
+
+
 def test_the_image() -> None:
     """As far as it can be told without an engine: what it copies is there, and the stage that runs has no compiler."""
     text = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ")
@@ -181,3 +196,41 @@ def test_the_image() -> None:
     assert re.search(r"^USER 65532:65532$", stages[1], flags=re.MULTILINE)
     assert "ADD " not in text
     assert "://" not in re.sub(r"^#.*$", "", text, flags=re.MULTILINE)
+
+
+METRICS = set(re.findall(r"^\| `(\w+)` \|", (DEPLOY.parent / "docs/metrics.md").read_text(), flags=re.MULTILINE))
+_OF_ALL = {"up", "process_resident_memory_bytes", "process_cpu_seconds_total"}
+
+
+def names_in(expression: str) -> set[str]:
+    """Return the names of metrics in a PromQL expression."""
+    bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\"[^\"]*\"", "", expression)
+    bare = re.sub(r"\b(?:by|without|on|ignoring)\s*\([^)]*\)", "", bare)
+    words = set(re.findall(r"\b[a-z_:][a-z0-9_:]*\b(?!\s*\()", bare))
+    return words - {"and", "or", "unless", "bool", "by", "without", "on", "e"}
+
+
+def known(name: str) -> bool:
+    return name in METRICS | _OF_ALL or re.sub(r"_(bucket|count|sum)$", "", name) in METRICS
+
+
+def test_alerts_read_metrics_that_there_are() -> None:
+    document = yaml.safe_load((DEPLOY / "monitoring/alerts.yaml").read_text())
+    assert document["kind"] == "PrometheusRule"
+    rules = [rule for group in document["spec"]["groups"] for rule in group["rules"]]
+    assert len({rule["alert"] for rule in rules}) == len(rules) > 8
+    for rule in rules:
+        assert names_in(rule["expr"])
+        assert all(map(known, names_in(rule["expr"]))), rule["alert"]
+        assert rule["labels"]["severity"] in ("warning", "critical")
+        assert rule["annotations"]["summary"]
+
+
+def test_the_dashboard_reads_metrics_that_there_are() -> None:
+    board = json.loads((DEPLOY / "monitoring/dashboard.json").read_text())
+    targets = [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
+    assert len(targets) > 10
+    for expression in targets:
+        unknown = [name for name in names_in(expression) if not known(name)]
+        assert not unknown, (expression, unknown)
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
