@@ -18,7 +18,7 @@ from kdns.proto.message import option_of, read_message
 from kdns.upstream.servers import Server
 
 BADCOOKIE: Final = 23
-MAX_MISSING: Final = 16
+MAX_MISSING: Final = 6
 
 
 class UpstreamCookies:

@@ -65,7 +65,7 @@ def told(result: Result, at_least: float, count: int) -> None:
 
 @pytest.mark.parametrize(
     ("peer", "count"),
-    [pytest.param(nsd, 3000, id="NSD", marks=needs_nsd), pytest.param(knot, 1000, id="Knot", marks=needs_knot)],
+    [pytest.param(nsd, 2000, id="NSD", marks=needs_nsd), pytest.param(knot, 1000, id="Knot", marks=needs_knot)],
 )
 def test_an_authority_with_the_same_zones(
     manifests: Path, peer: Callable[[int, int, Sequence[str]], AbstractContextManager[None]], count: int

@@ -49,13 +49,12 @@ def looking_up(node: Lab, program: Path, seconds: float) -> Iterator[Asked]:
 
 def test_kills_hangs_a_stop_and_a_start_lose_no_lookup(node: Lab, look: Path) -> None:
     with node.running() as server:
-        with looking_up(node, look, 20) as asked:
-            for _ in range(20):
+        with looking_up(node, look, 12) as asked:
+            for _ in range(10):
                 os.kill(worker_of(server), signal.SIGKILL)
                 time.sleep(0.4)
-            for _ in range(2):
-                os.kill(worker_of(server), signal.SIGSTOP)
-                time.sleep(2)
+            os.kill(worker_of(server), signal.SIGSTOP)
+            time.sleep(2)
             server.process.send_signal(signal.SIGTERM)
             assert server.process.wait(15) == 0
             again = node.nodelocal()
@@ -63,7 +62,7 @@ def test_kills_hangs_a_stop_and_a_start_lose_no_lookup(node: Lab, look: Path) ->
             time.sleep(0.5)
         node.end(again)
     assert asked.lost == []
-    assert len(asked.rows) > 3_000
+    assert len(asked.rows) > 1_800
     assert asked.by(BY_NODE) + asked.by(BY_CLUSTER) == len(asked.rows)
 
 
