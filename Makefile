@@ -27,7 +27,7 @@ compiled: $(COMPILED)/.made
 	@echo "To run it: cd $(COMPILED), and then ../../$(BIN)/python -m kdns (or nodelocal, bench)"
 
 test-compiled: $(COMPILED)/.made $(VENV)/.installed-test
-	cp -r tests bench Makefile README.md pyproject.toml .ci .gitignore docs $(COMPILED)
+	cp -r tests bench Makefile LICENSE *.md pyproject.toml .ci .gitignore .dockerignore docs deploy $(COMPILED)
 	cd $(COMPILED) && PYTHONPATH=$(CURDIR)/$(COMPILED) $(CURDIR)/$(BIN)/python -m pytest -n 2 --dist loadfile -p no:cacheprovider
 
 $(COMPILED)/.made: $(VENV)/.installed-test pyproject.toml $(wildcard kdns/*.py kdns/*/*.py nodelocal/*.py zones/*.py)

@@ -227,6 +227,40 @@ def _names_in(path: Path) -> Iterator[tuple[Name, int]]:
         raise ConfigError(problems)
 
 
+@main.command("explain", cls=OptionGroups, short_help="Say why a name is answered as it is.")
+@click.argument("name")
+@click.argument("rrtype", metavar="[TYPE]", default="A")
+@click.option(
+    "--as", "pod", metavar="NAMESPACE[/POD]", help="As a pod of that namespace: every step of its search path."
+)
+@config_options
+def explain_command(name: str, rrtype: str, pod: str | None, config_file: Path | None, **flags: Any) -> None:
+    """Say which zone, rule and objects give or deny the answer to NAME [TYPE].
+
+    The objects come from where kdns's would; no kdns needs to be running.
+    """
+    conf = COMMAND.load(config.load, flags, config_file)
+    logs.set_up(as_json=False)
+    try:
+        qname, qtype = Name.from_text(name), rrtype_from_text(rrtype.upper())
+    except (BadName, ValueError) as exc:
+        COMMAND.end_with([Problem(f"{name} {rrtype}", str(exc), "a domain name and a type such as AAAA")])
+    COMMAND.run(_explain, conf, name, qname, qtype, pod.partition("/")[0] if pod else None)
+
+
+async def _explain(conf: config.Config, typed: str, qname: Name, qtype: int, namespace: str | None) -> None:
+    from kdns.explain import explain, explain_as
+
+    cluster = Cluster(conf)
+    _check_credentials(conf)
+    cluster.load()
+    if not cluster.sink.is_synced:
+        await _sync(cluster)
+    lines = explain(cluster, qname, qtype) if namespace is None else explain_as(cluster, conf, typed, qtype, namespace)
+    for line in lines:
+        click.echo(line)
+
+
 @main.command("import", short_help="Write a Corefile's options as ours.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.option(

@@ -1,0 +1,81 @@
+"""kdns explain: which zone, rule and objects give or deny an answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.kube import endpoint_slice, namespace, service
+from tests.support.process import run_kdns
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture(scope="module")
+def manifests(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("explain") / "all.yaml"
+    objects = [
+        namespace(),
+        service("web", "10.96.0.1"),
+        service("db"),
+        endpoint_slice("db", "10.1.0.1", "10.1.0.2"),
+        service("none"),
+        service("ext", "", type="ExternalName", externalName="www.example.com"),
+    ]
+    path.write_text(yaml.safe_dump_all(objects))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["web.default.svc.cluster.local"], ["Service default/web: 10.96.0.1; ports: http tcp 80", "NOERROR"]),
+        (["db.default.svc.cluster.local"], ["default/db: headless", "EndpointSlices: db-1; 2 of 2 endpoints ready"]),
+        (["10-1-0-9.db.default.svc.cluster.local"], ["2 of 2 endpoints ready", "NXDOMAIN"]),
+        (["none.default.svc.cluster.local"], ["without an endpoint the name of a headless Service does not exist"]),
+        (["ext.default.svc.cluster.local"], ["an alias of www.example.com. (ExternalName)", "CNAME"]),
+        (["no.default.svc.cluster.local"], ["there is no Service no in namespace default", "NXDOMAIN"]),
+        (["web.other.svc.cluster.local"], ["there is no namespace other, or it is not shown", "NXDOMAIN"]),
+        (["svc.cluster.local"], ["exists because namespaces are below it", "NOERROR"]),
+        (["1-2-3-4.default.pod.cluster.local"], ["pods are disabled (--pods), so no such name exists"]),
+        (["1-2-3-4.default.pod.cluster.local", "--pods", "insecure"], ["pods are insecure (--pods)", "1.2.3.4"]),
+        (["1.0.96.10.in-addr.arpa", "PTR"], ["10.96.0.1 is the address of Service default/web"]),
+        (["1.0.1.10.in-addr.arpa", "PTR"], ["is an endpoint, 10-1-0-1, of Service default/db"]),
+        (["9.9.9.10.in-addr.arpa", "PTR"], ["10.9.9.9 is nobody's in this cluster", "NXDOMAIN"]),
+        (["www.example.com"], ["in none of the zones: cluster.local.", "REFUSED"]),
+        (["www.example.com", "--upstream", "192.0.2.1"], ["asked of the upstreams: www.example.com. A"]),
+        (["old.test", "--rewrite", "old.test=web.default.svc.cluster.local"], ["rewritten by --rewrite", "10.96.0.1"]),
+        (["a.test", "--record", "a.test 60 A 192.0.2.7"], ["a static record", "192.0.2.7"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_what_gives_or_denies_an_answer(manifests: Path, asked: list[str], said: list[str]) -> None:
+    done = run_kdns("explain", *asked, "--manifests", manifests)
+    assert done.returncode == 0, done.stderr
+    for text in said:
+        assert text in done.stdout
+
+
+def test_a_pods_search_path(manifests: Path) -> None:
+    done = run_kdns("explain", "web", "--as", "default/some-pod", "--manifests", manifests)
+    assert "1. web.default.svc.cluster.local. A" in done.stdout
+    assert done.stdout.endswith("ends here\n")
+    done = run_kdns("explain", "www.example.com", "--as", "default", "--manifests", manifests)
+    steps = [line for line in done.stdout.splitlines() if line[0].isdigit()]
+    assert steps == [
+        "1. www.example.com.default.svc.cluster.local. A",
+        "2. www.example.com.svc.cluster.local. A",
+        "3. www.example.com.cluster.local. A",
+        "4. www.example.com. A",
+    ]
+    assert "ends nowhere" in done.stdout
+    done = run_kdns("explain", "web.default.svc.cluster.local.", "--as", "other", "--manifests", manifests)
+    assert "in 1 step at most" in done.stdout
+
+
+def test_what_is_no_name(manifests: Path) -> None:
+    done = run_kdns("explain", "a..b", "--manifests", manifests)
+    assert done.returncode == 2
+    assert "expected a domain name and a type" in done.stderr
