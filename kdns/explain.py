@@ -63,7 +63,7 @@ def explain_as(
         if any(line.strip().startswith("answer") for line in lines):
             yield "ends here"
             return
-    yield "ends nowhere: the name does not exist for that pod, unless an upstream or the node's own search domains have it"
+    yield "ends nowhere: the name does not exist for that pod, unless an upstream or the node's search domains have it"
 
 
 def _objects(cluster: Cluster, qname: Name, origin: Name) -> Iterator[str]:
