@@ -22,7 +22,7 @@ from tests.support.upstream import Upstream
 
 pytestmark = [pytest.mark.system, pytest.mark.peer]
 
-SECONDS = 2.5
+SECONDS = 1.5
 RATE = 100
 GOOD = [dns.message.make_query(f"{name}.default.svc.cluster.local.", "A").to_wire() for name in ("web", "db")]
 

@@ -6,11 +6,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner, Result
 
+from kdns.cli import main
 from tests.support.kube import endpoint_slice, namespace, service
-from tests.support.process import run_kdns
 
 pytestmark = pytest.mark.system
+
+
+def explained(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, ["explain", *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
@@ -52,30 +57,30 @@ def manifests(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_what_gives_or_denies_an_answer(manifests: Path, asked: list[str], said: list[str]) -> None:
-    done = run_kdns("explain", *asked, "--manifests", manifests)
-    assert done.returncode == 0, done.stderr
+    done = explained(*asked, "--manifests", manifests)
+    assert done.exit_code == 0, done.output
     for text in said:
-        assert text in done.stdout
+        assert text in done.output
 
 
 def test_a_pods_search_path(manifests: Path) -> None:
-    done = run_kdns("explain", "web", "--as", "default/some-pod", "--manifests", manifests)
-    assert "1. web.default.svc.cluster.local. A" in done.stdout
-    assert done.stdout.endswith("ends here\n")
-    done = run_kdns("explain", "www.example.com", "--as", "default", "--manifests", manifests)
-    steps = [line for line in done.stdout.splitlines() if line[0].isdigit()]
+    done = explained("web", "--as", "default/some-pod", "--manifests", manifests)
+    assert "1. web.default.svc.cluster.local. A" in done.output
+    assert done.output.endswith("ends here\n")
+    done = explained("www.example.com", "--as", "default", "--manifests", manifests)
+    steps = [line for line in done.output.splitlines() if line[0].isdigit()]
     assert steps == [
         "1. www.example.com.default.svc.cluster.local. A",
         "2. www.example.com.svc.cluster.local. A",
         "3. www.example.com.cluster.local. A",
         "4. www.example.com. A",
     ]
-    assert "ends nowhere" in done.stdout
-    done = run_kdns("explain", "web.default.svc.cluster.local.", "--as", "other", "--manifests", manifests)
-    assert "in 1 step at most" in done.stdout
+    assert "ends nowhere" in done.output
+    done = explained("web.default.svc.cluster.local.", "--as", "other", "--manifests", manifests)
+    assert "in 1 step at most" in done.output
 
 
 def test_what_is_no_name(manifests: Path) -> None:
-    done = run_kdns("explain", "a..b", "--manifests", manifests)
-    assert done.returncode == 2
-    assert "expected a domain name and a type" in done.stderr
+    done = explained("a..b", "--manifests", manifests)
+    assert done.exit_code == 2
+    assert "expected a domain name and a type" in done.output

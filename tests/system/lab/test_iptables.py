@@ -44,10 +44,3 @@ def test_alive_it_answers_dead_the_cluster_does_and_started_again_it_does(node: 
         answered_by(node, BY_CLUSTER)
     with node.running():
         answered_by(node, BY_NODE)
-
-
-def test_a_flush_of_its_own_rules_costs_nothing(node: Lab) -> None:
-    with node.running(), node.asking(LOCAL[6], seconds=5) as asked:
-        node.node.run("nft", "delete", "table", "inet", "nodelocal")
-        node.wait_for_leases()
-    assert asked.lost == []
