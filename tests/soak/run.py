@@ -34,6 +34,10 @@ CALM_EVERY, CALM_SECONDS = 40.0, 9.0
 GRACE_SECONDS = 6.0
 """What a fault of the API server may go on to cost: its clients wait before they try again."""
 SETTLED_SECONDS = 2.0
+LONG_SECONDS = 600.0
+"""Before that caches fill, and memory's slope says little."""
+MAX_FILES = 700
+"""Open files more than half way: nodelocal keeps up to 512 sockets for its next questions."""
 START_SECONDS = 30.0
 
 
@@ -138,9 +142,9 @@ class Result:
         found = [*self.wrong, *self.missing, *self.broken]
         for name, samples in self.samples.items():
             half = samples[len(samples) // 2 :]
-            if self.seconds >= 120 and self.slope(name) > max(1.0, 300 / self.seconds):
+            if self.slope(name) > (1.0 if self.seconds >= LONG_SECONDS else 40.0):
                 found.append(f"{name}: memory grows by {self.slope(name):.2f} MB a minute")
-            if half and half[-1].files > half[0].files + 200:
+            if half and half[-1].files > half[0].files + MAX_FILES:
                 found.append(f"{name}: open files grow from {half[0].files} to {half[-1].files}")
             if half and half[-1].threads > half[0].threads + 40:
                 found.append(f"{name}: threads grow from {half[0].threads} to {half[-1].threads}")

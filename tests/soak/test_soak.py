@@ -62,7 +62,7 @@ def test_what_was_true_when() -> None:
 
 def test_what_grows_is_a_problem() -> None:
     flat = [Sample(at, 50_000_000 + at % 7, 40, 8) for at in range(0, 600, 15)]
-    grown = [Sample(at, 50_000_000 + at * 100_000, 40 + at, 8) for at in range(0, 600, 15)]
+    grown = [Sample(at, 50_000_000 + at * 100_000, 40 + 3 * at, 8) for at in range(0, 600, 15)]
     assert Result(seconds=600, samples={"kdns": flat}).problems() == []
     found = Result(seconds=600, samples={"kdns": grown}).problems()
-    assert found == ["kdns: memory grows by 6.00 MB a minute", "kdns: open files grow from 340 to 625"]
+    assert found == ["kdns: memory grows by 6.00 MB a minute", "kdns: open files grow from 940 to 1795"]
