@@ -95,7 +95,7 @@ class Pace(msgspec.Struct, frozen=True):
     silence_seconds: float = 75.0
     watch_seconds: int = 300
     first_backoff: float = 0.05
-    max_backoff: float = 15.0
+    max_backoff: float = 5.0
     absent_seconds: float = 10.0
 
 

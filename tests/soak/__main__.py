@@ -9,6 +9,9 @@ import click
 
 from tests.soak.run import soak
 
+SHOWN = 200
+"""Lines of a kind, where something was wrong."""
+
 
 @click.command()
 @click.option("--seconds", type=click.FloatRange(10), default=1800.0, show_default=True, help="How long.")
@@ -23,7 +26,10 @@ def main(seconds: float, seed: int | None, pause: float) -> None:
     result = soak(seconds, seed, pause=pause, tell=click.echo)
     click.echo(result.text())
     if result.problems():
-        click.echo("\n".join(("", *result.problems()[:20])))
+        for program, output in result.outputs.items():
+            click.echo("\n".join((f"\n-- {program} printed, at last:", *output.splitlines()[-SHOWN:])))
+        click.echo("\n".join(("\n-- faults, at last:", *result.happened[-SHOWN:])))
+        click.echo("\n".join(("\n-- problems:", *result.problems()[:20])))
         click.echo(f"to repeat: python -m tests.soak --seconds {seconds:g} --seed {seed} --pause {pause:g}")
         sys.exit(1)
 

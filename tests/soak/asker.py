@@ -35,6 +35,7 @@ class Asker(threading.Thread):
         self._truth = truth
         self._doubt = doubt
         self._random = random.Random(seed)
+        self._began = time.monotonic()
         self._end = threading.Event()
 
     def end(self) -> None:
@@ -71,7 +72,7 @@ class Asker(threading.Thread):
         ):
             now = truth.now(name) if truth is not None else NOTHING
             self.wrong.append(
-                f"{self.title}: {name}: {sorted(answer)}; now {sorted(now)}, nor so in the last {time.monotonic() - since:.1f} s"
+                f"{self.title}, at {asked_at - self._began:.1f} s: {name}: {sorted(answer)}; now {sorted(now)}, nor so in the last {time.monotonic() - since:.1f} s"
             )
 
     def ask(self, name: str, *, over_tcp: bool) -> Answer | str | None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from typing import IO
 import dns.message
 import psutil
 
+from kdns.control.reflector import Pace
 from tests.soak.asker import Asker
 from tests.soak.world import World
 from tests.support.api_server import ApiServer
@@ -31,8 +33,8 @@ TTL = 2
 CHANGES_A_SECOND = 10
 CALM_EVERY, CALM_SECONDS = 40.0, 9.0
 """Every so often nothing happens for a while, and then every answer must be the one that is true now."""
-GRACE_SECONDS = 6.0
-"""What a fault of the API server may go on to cost: its clients wait before they try again."""
+GRACE_SECONDS = Pace().max_backoff + 3.0
+"""What a fault of the API server may go on to cost: its clients wait before they try again, the longer the more there are in a row."""
 SETTLED_SECONDS = 2.0
 LONG_SECONDS = 600.0
 """Before that caches fill, and memory's slope says little."""
@@ -127,6 +129,10 @@ class Result:
     missing: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     samples: dict[str, list[Sample]] = field(default_factory=dict)
+    happened: list[str] = field(default_factory=list)
+    """Every fault, and when."""
+    outputs: dict[str, str] = field(default_factory=dict)
+    """What the programs printed."""
 
     def slope(self, name: str) -> float:
         """Return by how many MB a minute a program's memory grew, in the second half."""
@@ -180,6 +186,7 @@ class Soak:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "run").mkdir(mode=0o700)
         self.kdns_port, self.node_port = free_port(), free_port()
+        self._doubt_lock = threading.Lock()
         self.in_doubt_since: float | None = None
         self.in_doubt_until = 0.0
         self.stale_until = 0.0
@@ -201,7 +208,7 @@ class Soak:
         stack.callback(lambda: self.node.end())
         self.node.wait()
         self.faults: dict[str, Callable[[], None]] = {
-            "api restart": self._api_restart, "api watches cut": self.api.cut, "api history compacted": self.api.compact,
+            "api restart": self._api_restart, "api watches cut": self._api_cut, "api history compacted": self._api_compact,
             "api 403": lambda: self._api_fault(403), "api 429": lambda: self._api_fault(429),
             "api 500": lambda: self._api_fault(500), "api garbage": lambda: self._api_fault(200),
             "kdns worker killed": lambda: self._kill(self.kdns), "kdns worker stopped": lambda: self._stop(self.kdns, 0.8),
@@ -215,23 +222,25 @@ class Soak:
 
     def doubt(self) -> float:
         """Return how many seconds back what was true is still right of kdns."""
-        now = time.monotonic()
-        back = SETTLED_SECONDS
-        if self.in_doubt_since is not None:
-            back = max(back, now - self.in_doubt_since + SETTLED_SECONDS)
+        with self._doubt_lock:
+            now = time.monotonic()
+            if self.in_doubt_since is None:
+                return SETTLED_SECONDS
+            back = now - self.in_doubt_since + SETTLED_SECONDS
             if now > self.in_doubt_until:
                 self.in_doubt_since = None
-        return back
+            return back
 
     def doubt_of_node(self) -> float:
         """Return the same of nodelocal: a cache."""
         return self.doubt() + TTL + 1.0 + max(self.stale_until - time.monotonic(), 0.0)
 
     def _in_doubt(self, seconds: float) -> None:
-        now = time.monotonic()
-        if self.in_doubt_since is None:
-            self.in_doubt_since = now
-        self.in_doubt_until = max(self.in_doubt_until, now + seconds + GRACE_SECONDS)
+        with self._doubt_lock:
+            now = time.monotonic()
+            if self.in_doubt_since is None:
+                self.in_doubt_since = now
+            self.in_doubt_until = max(self.in_doubt_until, now + seconds + GRACE_SECONDS)
 
     # -- faults -----------------------------------------------------------------------------------------------------
 
@@ -240,6 +249,14 @@ class Soak:
         self.api.stop()
         time.sleep(self.random.uniform(0.1, 1.2))
         self.api.start(forbidden_seconds=0.05)
+
+    def _api_cut(self) -> None:
+        self._in_doubt(0)
+        self.api.cut()
+
+    def _api_compact(self) -> None:
+        self._in_doubt(0)
+        self.api.compact()
 
     def _api_fault(self, status: int) -> None:
         self._in_doubt(1.5)
@@ -345,9 +362,9 @@ def soak(seconds: float, seed: int, *, pause: float, tell: Callable[[str], None]
             Asker("kdns", run.kdns_port, run.world.truth, run.doubt, seed + 1),
             Asker("nodelocal", run.node_port, run.world.truth, run.doubt_of_node, seed + 2),
         ]
+        began = time.monotonic()
         for asker in askers:
             asker.start()
-        began = time.monotonic()
         fault_at, calm_at, told_at, changed = began + 1.0, began + CALM_EVERY, began, 0
         while (now := time.monotonic()) < began + seconds:
             if now > calm_at:
@@ -362,6 +379,7 @@ def soak(seconds: float, seed: int, *, pause: float, tell: Callable[[str], None]
                 name = run.random.choice(list(run.faults))
                 result.faults[name] += 1
                 run.faults[name]()
+                result.happened.append(f"{now - began:.1f} to {time.monotonic() - began:.1f} s: {name}")
                 fault_at = time.monotonic() + run.random.uniform(0.2, 1.8) * pause
             if now > told_at:
                 told_at = now + 15.0
@@ -380,6 +398,7 @@ def soak(seconds: float, seed: int, *, pause: float, tell: Callable[[str], None]
         result.seconds = time.monotonic() - began
         _sample(run, result, result.seconds)
         for program in (run.kdns, run.node):
+            result.outputs[program.name] = program.output()
             if program.process.poll() is not None:
                 result.broken.append(f"{program.name} has ended with status {program.process.returncode}")
             if "Traceback" in program.output():
