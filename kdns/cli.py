@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +18,14 @@ from kdns.command import Command, OptionGroups, with_options
 from kdns.control.client import ApiServer
 from kdns.control.manifests import ManifestSource
 from kdns.errors import ClusterError, ConfigError, Problem
+from kdns.generation import run_generation
+from kdns.keeper import Keeper
+from kdns.net.listeners import Sockets
 from kdns.options import LogFormat
 from kdns.privileges import keep_only, READING
+from kdns.program import bind_all
 from kdns.proto.text import rrset_to_text
+from kdns.reload import ConfigFile
 from kdns.serve import Server
 from kdns.upstream.servers import Protocol, server_from_text
 from kdns.upstream.servers import Server as UpstreamServer
@@ -55,28 +61,70 @@ def serve(config_file: Path | None, **flags: Any) -> None:
     """Answer DNS queries until stopped."""
     conf = COMMAND.load(config.load, flags, config_file)
     logs.set_up(as_json=conf.log_format is LogFormat.JSON)
-    if conf.workers > 1:
-        COMMAND.run(_serve_by_workers, conf, make_spawner(conf))
-    else:
-        COMMAND.run(_serve, conf)
+    if config_file is not None:
+        sys.exit(
+            _serve_and_follow(
+                conf,
+                ConfigFile(
+                    config_file, lambda: config.load(COMMAND.named(flags), config_file), conf, fixed=FIXED, kept=KEPT
+                ),
+            )
+        )
+    COMMAND.run(_serve, conf, _spawner_for(conf))
 
 
-async def _serve(conf: config.Config) -> None:
-    server = Server(conf, announce=COMMAND.announcer(conf.log_format))
+FIXED: Final = {"listen": "listen", "listen_tls": "listen-tls", "admin": "admin", "workers": "workers"}
+KEPT: Final = ("cookie_secret",)
+
+
+def _spawner_for(conf: config.Config) -> Spawner | None:
+    return make_spawner(conf) if conf.workers > 1 else None
+
+
+def _server_of(conf: config.Config, spawner: Spawner | None) -> Server | Controller:
+    announce = COMMAND.announcer(conf.log_format)
+    server = Server(conf, announce=announce) if spawner is None else Controller(conf, spawner, announce=announce)
     _check_credentials(conf)
+    return server
+
+
+async def _serve(conf: config.Config, spawner: Spawner | None) -> None:
+    server = _server_of(conf, spawner)
     server.bind()
     keep_only(READING)
     server.load()
     await server.run()
 
 
-async def _serve_by_workers(conf: config.Config, spawner: Spawner) -> None:
-    controller = Controller(conf, spawner, announce=COMMAND.announcer(conf.log_format))
-    _check_credentials(conf)
-    controller.bind()
+def _serve_and_follow(conf: config.Config, file: ConfigFile[config.Config]) -> int:
+    """Serve one configuration after the other, as *file* has them; return the status to exit with."""
+    try:
+        sets, admin = bind_all(conf.listen, conf.listen_tls, conf.admin, conf.workers)
+    except ConfigError as exc:
+        COMMAND.end_with(exc.problems)
     keep_only(READING)
-    controller.load()
-    await controller.run()
+
+    def serve_one(new: config.Config, link: socket.socket, succeeds: bool) -> int:
+        logs.set_up(as_json=new.log_format is LogFormat.JSON)
+        COMMAND.run(_serve_generation, new, _spawner_for(new), sets, admin, link, succeeds)
+        return 0
+
+    return Keeper(file, serve_one).run()
+
+
+async def _serve_generation(
+    conf: config.Config,
+    spawner: Spawner | None,
+    sets: list[Sockets],
+    admin: list[socket.socket],
+    link: socket.socket,
+    succeeds: bool,
+) -> None:
+    server = _server_of(conf, spawner)
+    server.check()
+    server.program.adopt(sets, admin)
+    server.load()
+    await run_generation(server, link, succeeds=succeeds)
 
 
 def _check_credentials(conf: config.Config) -> None:

@@ -44,7 +44,7 @@ def with_options(options: Sequence[Option]) -> Callable[[Callable[..., Any]], Ca
             "config_file",
             type=click.Path(path_type=Path),
             metavar="FILE",
-            help="A TOML file with any of these options as keys; flags win.",
+            help="A TOML file with any of these options as keys; flags win. Read again when it changes, and on SIGHUP.",
         )(command)
         for option in reversed(options):
             shown = option.default if not isinstance(option.default, list) else " ".join(option.default)
@@ -73,9 +73,14 @@ class Command:
     ) -> C:
         """Return the configuration that *read* makes, or end the program with every problem."""
         try:
-            return read({name.replace("_", "-"): value for name, value in flags.items()}, file)
+            return read(self.named(flags), file)
         except ConfigError as exc:
             self.end_with(exc.problems)
+
+    @staticmethod
+    def named(flags: Mapping[str, Any]) -> dict[str, Any]:
+        """Return *flags* under the names of the options, as *read* takes them."""
+        return {name.replace("_", "-"): value for name, value in flags.items()}
 
     def end_with(self, problems: Sequence[Problem]) -> NoReturn:
         """Print *problems* and exit with status 2."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import resource
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -25,11 +25,18 @@ class Answering(Protocol):
     ) -> None:
         """Answer until cancelled."""
 
+    def hold(self) -> None:
+        """Take nothing more from the sockets, which somebody else answers on, too."""
+
     def retire(self) -> None:
         """Prepare for the end: ask those to go who would stay for long."""
 
     async def drain(self) -> None:
         """Wait until what is on its way is answered, for some seconds at most."""
+
+
+HOLD_SECONDS: Final = 0.5
+"""How long one that has been succeeded still answers on the connections that it has."""
 
 
 class Program:
@@ -64,6 +71,7 @@ class Program:
         self.ended = trio.Event()
         """Set when everything that was on its way is answered, after ``end`` or a signal."""
         self._ending = trio.Event()
+        self._held = trio.Event()
         self._hurry = trio.Event()
 
     def announce(self, line: str) -> None:
@@ -73,20 +81,11 @@ class Program:
 
     def bind(self) -> None:
         """Bind everything. Raises ConfigError; then nothing is bound."""
-        problems: list[Problem] = []
-        self._sets = bind_sets(self._listen, self._listen_tls, self._count, problems)
-        for admin in self._admin_listen:
-            try:
-                self._admin += [sock for _, sock in bind(admin, socket.SOCK_STREAM, "--admin")]
-            except ConfigError as exc:
-                problems += exc.problems
-        if problems:
-            self.close()
-            raise ConfigError(problems)
+        self._sets, self._admin = bind_all(self._listen, self._listen_tls, self._admin_listen, self._count)
 
-    def adopt(self, sockets: Sockets, admin: Sequence[socket.socket]) -> None:
+    def adopt(self, sets: Sequence[Sockets], admin: Sequence[socket.socket]) -> None:
         """Take sockets that somebody else has bound, and keeps open when this program ends."""
-        self._sets = [sockets]
+        self._sets = list(sets)
         self._admin = list(admin)
 
     def end(self, lameduck: float) -> None:
@@ -98,12 +97,15 @@ class Program:
         self._lameduck = lameduck
         self._ending.set()
 
+    def hold(self) -> None:
+        """Take nothing more from the sockets, which a successor answers on; answer what has begun, and end."""
+        self._answering.hold()
+        self._held.set()
+        self.end(HOLD_SECONDS)
+
     def close(self) -> None:
         """Close all sockets."""
-        for sockets in self._sets:
-            sockets.close()
-        for sock in self._admin:
-            sock.close()
+        close_all(self._sets, self._admin)
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -116,24 +118,33 @@ class Program:
         parts: Sequence[Callable[[], Awaitable[None]]],
         *,
         heeds_signals: bool = True,
+        fit: Callable[[], Awaitable[None]] | None = None,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Answer, with *parts* beside, until a signal or ``end`` ends it or it is cancelled. Sockets are bound."""
+        """Answer, with *parts* beside, until a signal or ``end`` ends it or it is cancelled. Sockets are bound.
+
+        With *fit* nothing is answered before that returns.
+        """
         try:
             async with trio.open_nursery() as nursery:
                 if heeds_signals:
                     nursery.start_soon(self._end_on_signals)
                 nursery.start_soon(self._end_when_told, nursery.cancel_scope)
+                if fit is not None:
+                    for part in parts:
+                        nursery.start_soon(part)
+                    await fit()
                 await nursery.start(self._answering.serve, self._sets)
-                await nursery.start(AdminEndpoint(self._admin, health).serve)
+                await nursery.start(AdminEndpoint(self._admin, health, self._held.wait).serve)
                 for address, port in self.addresses:
                     self.announce(f"answering on {Listen(address, port)} (udp, tcp)")
                 for _, sock in self._sets[0].tls:
                     self.announce(f"answering on {Listen(*sock.getsockname()[:2])} (tls)")
                 for sock in self._admin:
                     self.announce(f"metrics, health and readiness on http://{Listen(*sock.getsockname()[:2])}")
-                for part in parts:
-                    nursery.start_soon(part)
+                if fit is None:
+                    for part in parts:
+                        nursery.start_soon(part)
                 task_status.started()
         finally:
             self.close()
@@ -153,9 +164,36 @@ class Program:
         with trio.move_on_after(self._lameduck):
             await self._hurry.wait()
         await self._answering.drain()
-        self.announce("stopped")
+        if not self._held.is_set():
+            self.announce("stopped")
         self.ended.set()
         scope.cancel()
+
+
+def bind_all(
+    listen: Sequence[Listen], listen_tls: Sequence[Listen], admin: Sequence[Listen], count: int
+) -> tuple[list[Sockets], list[socket.socket]]:
+    """Bind *count* sets of sockets for DNS, and those for HTTP. Raises ConfigError; then nothing is bound."""
+    problems: list[Problem] = []
+    sets = bind_sets(listen, listen_tls, count, problems)
+    pages: list[socket.socket] = []
+    for at in admin:
+        try:
+            pages += [sock for _, sock in bind(at, socket.SOCK_STREAM, "--admin")]
+        except ConfigError as exc:
+            problems += exc.problems
+    if problems:
+        close_all(sets, pages)
+        raise ConfigError(problems)
+    return sets, pages
+
+
+def close_all(sets: Iterable[Sockets], others: Iterable[socket.socket]) -> None:
+    """Close sockets."""
+    for sockets in sets:
+        sockets.close()
+    for sock in others:
+        sock.close()
 
 
 def raise_descriptor_limit() -> None:

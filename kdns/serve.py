@@ -8,7 +8,7 @@ nothing that comes later does.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
@@ -22,6 +22,7 @@ from kdns.control.sink import Sink
 from kdns.errors import ConfigError, Problem
 from kdns.gauges import cluster_gauges
 from kdns.program import Program, raise_descriptor_limit
+from kdns.reload import Reloads
 from kdns.serials import Serials
 from kdns.snapshot import describe, Snapshots
 from kdns.upstream.servers import Server as Upstream
@@ -56,7 +57,8 @@ class Server:
             announce=announce,
             listen_tls=config.listen_tls,
         )
-        for collector in self.answers.collectors:
+        self.reloads = Reloads()
+        for collector in (*self.answers.collectors, self.reloads.gauges()):
             self.metrics.add(collector)
         self.metrics.add(
             cluster_gauges(
@@ -83,7 +85,11 @@ class Server:
 
     def troubles(self) -> list[str]:
         """List what is wrong with where the objects come from."""
-        own = self._serials.troubles() + (self.snapshots.troubles() if self.snapshots is not None else [])
+        own = (
+            self.reloads.troubles()
+            + self._serials.troubles()
+            + (self.snapshots.troubles() if self.snapshots is not None else [])
+        )
         return self.answers.troubles() + own
 
     async def metrics_page(self) -> bytes:
@@ -114,14 +120,30 @@ class Server:
         """The addresses that are answered at."""
         return self.program.addresses
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until a signal ends it, or cancelled. Sockets are bound and manifests loaded already."""
+    async def run(
+        self,
+        *,
+        fit: Callable[[], Awaitable[None]] | None = None,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until a signal ends it, or cancelled. Sockets are bound and manifests loaded already.
+
+        Where another one answers on the same sockets, *fit* waits until this can, too.
+        """
         parts = [*self.answers.parts(), self._tick, self._tell_when_synced]
         if self._serials.notifier is not None:
             parts.append(self._serials.notifier.run)
         if self.snapshots is not None:
             parts.append(self.snapshots.run)
-        await self.program.run(self, parts, task_status=task_status)
+        await self.program.run(self, parts, fit=fit, task_status=task_status)
+
+    @property
+    def synced(self) -> trio.Event:
+        """Set once every kind of object is complete."""
+        return self.cluster.synced
+
+    async def has_begun(self) -> None:
+        """Return once everything is answered on."""
 
     async def _tick(self) -> None:
         while True:

@@ -14,6 +14,7 @@ from kdns.command import Command, OptionGroups, with_options
 from kdns.errors import ConfigError, Problem
 from kdns.options import LogFormat
 from kdns.privileges import keep_only, READING
+from kdns.reload import ConfigFile
 from kdns.version import VERSION_TEXT
 from kdns.workers.spawner import Spawner
 from nodelocal import config, probe
@@ -45,18 +46,36 @@ def serve(config_file: Path | None, **flags: Any) -> None:
     """Answer DNS queries until stopped."""
     conf = COMMAND.load(config.load, flags, config_file)
     logs.set_up(as_json=conf.log_format is LogFormat.JSON)
-    if conf.plan is not None or conf.supervise:
-        COMMAND.run(_supervise, conf, make_spawner(conf))
+    if config_file is not None:
+        file = ConfigFile(
+            config_file,
+            lambda: config.load(COMMAND.named(flags), config_file),
+            conf,
+            fixed=FIXED,
+            kept=("cookie_secret",),
+        )
+        COMMAND.run(_supervise, conf, make_spawner(), file)
+    elif conf.plan is not None or conf.supervise:
+        COMMAND.run(_supervise, conf, make_spawner(), None)
     else:
         COMMAND.run(_serve, conf)
 
 
-async def _supervise(conf: config.Config, spawner: Spawner) -> None:
+FIXED: Final = {
+    "listen": "listen",
+    "admin": "admin",
+    "control": "control",
+    "plan": "the node's network",
+}
+
+
+async def _supervise(conf: config.Config, spawner: Spawner, file: ConfigFile[config.Config] | None) -> None:
     server = Server(conf)
     server.check()
     server.load()
     keep_only(READING, "net_admin", "net_bind_service")
-    await Supervisor(conf, spawner, announce=COMMAND.announcer(conf.log_format)).run()
+    announce = COMMAND.announcer(conf.log_format)
+    await Supervisor(conf, spawner, file=file, check=lambda new: Server(new).check(), announce=announce).run()
 
 
 async def _serve(conf: config.Config) -> None:

@@ -24,6 +24,7 @@ from kdns.net.handler import Handler
 from kdns.net.listeners import Listeners, Sockets
 from kdns.program import Program, raise_descriptor_limit
 from kdns.proto.query import Transport
+from kdns.reload import Reloads
 from kdns.static import StaticSource
 from kdns.upstream.cookies import UpstreamCookies
 from kdns.upstream.forwarder import Exchanges, Forwarder
@@ -129,9 +130,11 @@ class Server:
             self.resolver.feed = FeedClient(subscriptions, self.exchanges.streams, self._dropped)
         self.control = Control(self, config.control)
         self.metrics = Metrics(VERSION)
+        self.reloads = Reloads()
         for collector in (
             self.stats,
             self.upstream_stats,
+            self.reloads.gauges(),
             gauges_of(self.front, self.listeners, self.stats.server, self.troubles, self.facts),
         ):
             self.metrics.add(collector)
@@ -158,6 +161,7 @@ class Server:
             troubles.append(self.pods.trouble)
         if self._watch_trouble:
             troubles.append(self._watch_trouble)
+        troubles += self.reloads.troubles()
         return troubles + self.static.troubles()
 
     async def metrics_page(self) -> bytes:
@@ -238,7 +242,7 @@ class Server:
     def adopt(self, sockets: Sockets, admin: Sequence[socket.socket], control: socket.socket) -> None:
         """Take sockets that the supervisor has bound; it follows the signals, and the node's pods, too."""
         self._is_supervised = True
-        self.program.adopt(sockets, admin)
+        self.program.adopt([sockets], admin)
         self.control.adopt(control)
 
     @property

@@ -29,11 +29,12 @@ class Health(Protocol):
 
 
 class AdminEndpoint:
-    """Serves the pages on bound, listening sockets."""
+    """Serves the pages on bound, listening sockets; takes no more connections once *held* returns."""
 
-    def __init__(self, sockets: Sequence[socket.socket], health: Health) -> None:
+    def __init__(self, sockets: Sequence[socket.socket], health: Health, held: Callable[[], Awaitable[None]]) -> None:
         self._sockets = tuple(sockets)
         self._health = health
+        self._held = held
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled."""
@@ -47,7 +48,7 @@ class AdminEndpoint:
         config.errorlog.setLevel(logging.WARNING)
 
         async def run(*, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED) -> None:
-            await serve(self._app, config, shutdown_trigger=trio.sleep_forever, task_status=task_status)  # type: ignore[arg-type]
+            await serve(self._app, config, shutdown_trigger=self._held, task_status=task_status)  # type: ignore[arg-type]
 
         async with trio.open_nursery() as nursery:
             await nursery.start(run)

@@ -24,7 +24,7 @@ from kdns.migrate.corefile import Directive, read_corefile, ServerBlock
 BUILT_IN: Final = {
     "loop": "always on: nodelocal looks for loops by itself, and no upstream may be this server",
     "loadbalance": "always on: addresses take turns",
-    "reload": "a change of the file takes a restart: hand it over (nodelocal) or roll it out (kdns)",
+    "reload": "the file that --config names is followed by itself, and read again on SIGHUP",
     "any": "always on: ANY gets one record (RFC 8482)",
     "minimal": "always on: answers are minimal",
     "bufsize": "always on: 1232 octets over UDP (RFC 9715)",

@@ -7,8 +7,9 @@ be the same whoever answers; and the admin pages, on which workers are added up.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
+from typing import Final
 
 import trio
 
@@ -22,6 +23,7 @@ from kdns.control.reflector import Pace
 from kdns.gauges import cluster_gauges
 from kdns.net.addresses import own_addresses
 from kdns.program import Program, raise_descriptor_limit
+from kdns.reload import Reloads
 from kdns.serials import Serials
 from kdns.serve import check_upstreams, GC_THRESHOLDS, snapshots_of, TICK_SECONDS
 from kdns.served import Zones
@@ -35,6 +37,8 @@ from kdns.workers.worker import run_worker
 from zones.imports import Imports
 from zones.static import StaticRecords
 from zones.store import Store
+
+ASK_AGAIN_SECONDS: Final = 0.05
 
 
 def make_spawner(config: Config) -> Spawner:
@@ -67,8 +71,11 @@ class Controller:
         self._serials.watch(self._zones)
         self._has_static = bool(config.records or config.hosts)
         self._static = StaticSource(config.records, config.hosts, ttl=config.ttl, on_change=self._static_changed)
-        self._synced = trio.Event()
-        self.relay = Relay(self._zones.kinds, tell=self.crew.tell, on_synced=self._synced.set)
+        self._may_begin = True
+        """Whether workers that have everything may answer: what they are told last lets them."""
+        self.synced = trio.Event()
+        """Set once every kind of object is complete."""
+        self.relay = Relay(self._zones.kinds, tell=self.crew.tell, on_synced=self.synced.set)
         self.source = api_or_manifests(config, self.metrics, pace)(self.relay)
         self.snapshots = snapshots_of(config, self.relay)
         self.program = Program(
@@ -93,6 +100,8 @@ class Controller:
                 snapshots=self.snapshots,
             )
         )
+        self.reloads = Reloads()
+        self.metrics.add(self.reloads.gauges())
         self.metrics.add(self.crew.gauges())
         self.metrics.add(self.crew.merged)
 
@@ -111,7 +120,7 @@ class Controller:
         """List what is wrong with where objects and records come from, and with the workers."""
         troubles = troubles_of(self.relay) + self._static.troubles()
         troubles += self.snapshots.troubles() if self.snapshots is not None else []
-        return troubles + self.crew.troubles() + self._serials.troubles()
+        return self.reloads.troubles() + troubles + self.crew.troubles() + self._serials.troubles()
 
     async def metrics_page(self) -> bytes:
         """Return the metrics page."""
@@ -120,11 +129,15 @@ class Controller:
 
     # -- running --------------------------------------------------------------------------------------------------
 
-    def bind(self) -> None:
-        """Bind everything. Raises ConfigError; then nothing is bound."""
+    def check(self) -> None:
+        """Raise ConfigError for an upstream that is this server itself, or a certificate that cannot be used."""
         check_upstreams(self.config)
         if self.config.tls_cert is not None and self.config.tls_key is not None:
             Certificate(self.config.tls_cert, self.config.tls_key).load()
+
+    def bind(self) -> None:
+        """Bind everything. Raises ConfigError; then nothing is bound."""
+        self.check()
         self.program.bind()
 
     def load(self) -> None:
@@ -135,20 +148,39 @@ class Controller:
         if self.snapshots is not None:
             self.snapshots.restore()
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until a signal ends it, or cancelled. Sockets are bound and manifests loaded already."""
+    async def run(
+        self,
+        *,
+        fit: Callable[[], Awaitable[None]] | None = None,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until a signal ends it, or cancelled. Sockets are bound and manifests loaded already.
+
+        Where another one answers on the same sockets, *fit* waits until this can, too.
+        """
+        self._may_begin = fit is None
         parts = [self.source.run, self._static.run, self._tick, self._tell_when_synced]
         if self._serials.notifier is not None:
             parts.append(self._serials.notifier.run)
         if self.snapshots is not None:
             parts.append(self.snapshots.run)
-        await self.program.run(self, parts, task_status=task_status)
+        await self.program.run(self, parts, fit=fit, task_status=task_status)
+
+    async def has_begun(self) -> None:
+        """Return once all workers have everything, and answer: together, where they have not begun by themselves."""
+        while self.crew.unready:
+            await self.crew.ask_and_wait()
+            await trio.sleep(ASK_AGAIN_SECONDS)
+        if not self._may_begin:
+            self._may_begin = True
+            self.crew.tell(self._moved())
 
     def _everything(self) -> Iterator[bytes]:
         if self._has_static:
             yield encode(Static(self._static.layers))
         yield from self.relay.everything()
-        yield self._moved()
+        if self._may_begin:
+            yield self._moved()
 
     def _moved(self) -> bytes:
         return encode(Moved({group.name: group.serial.value for group in self._zones.groups}))
@@ -164,7 +196,7 @@ class Controller:
             if self.crew.has_lost_changes:
                 self.crew.has_lost_changes = False
                 self._all_changed()
-            if moved := self._serials.move():
+            if (moved := self._serials.move()) and self._may_begin:
                 self.crew.tell(self._moved())
                 await self.crew.ask_and_wait()  # so that none still has the serial before when a secondary asks
                 self._serials.tell(moved)
@@ -178,10 +210,9 @@ class Controller:
 
     async def _tell_when_synced(self) -> None:
         began = trio.current_time()
-        await self._synced.wait()
-        while self.crew.unready:
-            await self.crew.ask_and_wait()
-            await trio.sleep(0.05)
+        await self.synced.wait()
+        await self.crew.began.wait()
+        await self.has_begun()
         self._all_changed()
         gc.collect()
         gc.freeze()

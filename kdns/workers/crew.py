@@ -26,7 +26,7 @@ from kdns.control.framing import encode, Messages
 from kdns.net.listeners import DRAIN_SECONDS, Sockets
 from kdns.workers.merged import Merged
 from kdns.workers.spawner import Ended, Failed, Spawned, Spawner
-from kdns.workers.wire import Asked, Drain, read_telling, Retire, Told
+from kdns.workers.wire import Asked, Drain, Hold, read_telling, Retire, Told
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +96,8 @@ class Crew:
         self._everything = everything
         self.count = count
         self.workers: list[Worker] = []
+        self.began = trio.Event()
+        """Set once all workers have been started for the first time."""
         self.merged = Merged()
         self._nursery: trio.Nursery | None = None
         self._is_stopping = False
@@ -117,6 +119,7 @@ class Crew:
                 self.workers = [Worker(number, sockets) for number, sockets in enumerate(sets)]
                 for worker in self.workers:
                     await self._start(worker)
+                self.began.set()
                 nursery.start_soon(self._notice)
                 task_status.started()
         finally:
@@ -131,6 +134,10 @@ class Crew:
         for worker in self.workers:
             if worker.link is not None:
                 worker.tell(octets)
+
+    def hold(self) -> None:
+        """Have workers take nothing more from their sockets."""
+        self.tell(encode(Hold()))
 
     def retire(self) -> None:
         """Have workers ask sessions to go."""

@@ -9,6 +9,7 @@
 | ``Moved``                    | the serials of all zones, by the first of those that share one                  |
 | ``Asked``                    | say how things are: once a second, and when somebody looks at the metrics       |
 | ``Static``                   | the static records, all of them                                                 |
+| ``Hold``                     | take nothing more from the sockets: somebody else answers on them, too          |
 | ``Retire``                   | ask sessions to go                                                              |
 | ``Drain``                    | say when nothing is on its way any more; the end of the link ends the worker    |
 
@@ -71,6 +72,10 @@ class Asked(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Say how things are."""
 
     number: int
+
+
+class Hold(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Take nothing more from the sockets."""
 
 
 class Retire(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -137,6 +142,7 @@ Order = (
     | Restored
     | Moved
     | Asked
+    | Hold
     | Retire
     | Drain
     | Static

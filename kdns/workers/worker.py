@@ -31,6 +31,7 @@ from kdns.workers.wire import (
     Deleted,
     Drain,
     Family,
+    Hold,
     Moved,
     Order,
     read_order,
@@ -147,6 +148,8 @@ class Worker:
                 for group in moved:
                     group.serial.value = order.serials[group.name]
                 self.cluster.moved(moved)
+            case Hold():
+                self.answers.listeners.hold()
             case Retire():
                 self.answers.listeners.retire()
             case Asked() | Drain() | Static():

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from kdns.errors import ConfigError, Problem
-from nodelocal.supervise.lines import encode
+from kdns.lines import encode
 
 FILE: Final = "handover.sock"
 VERSION: Final = 1

@@ -11,6 +11,8 @@ the sockets, and once the lease runs out the kernel leaves new queries to the cl
 | an address or the rules are gone, or changed   | they are put up again, within ``REPAIR_SECONDS``                    |
 | another supervisor asks for the sockets        | it is given them, and the cache; when it is ready, this one ends    |
 | SIGTERM                                        | the worker lets the lease run out, and answers until then           |
+| the configuration file changes, or SIGHUP      | it is checked; a worker with it takes the place of the one there is |
+| that one ends before it answers                | one with the configuration of before takes its place                |
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ from typing import Final
 import trio
 
 from kdns.errors import ConfigError
+from kdns.lines import encode, lines
 from kdns.net.addresses import Listen
+from kdns.reload import ConfigFile
 from kdns.workers.spawner import Ended, Failed, Spawned, Spawner
 from nodelocal import warm
 from nodelocal.config import Config
@@ -35,9 +39,8 @@ from nodelocal.follow import follow, Json, Snapshot, watcher_command
 from nodelocal.network.addresses import AddressError
 from nodelocal.network.setup import Network
 from nodelocal.supervise import handover
-from nodelocal.supervise.lines import encode, lines
 from nodelocal.supervise.sockets import NodeSockets
-from nodelocal.supervise.worker import run_worker
+from nodelocal.supervise.worker import configured, run_worker
 from nodelocal.unix import bind_unix
 
 log = logging.getLogger(__name__)
@@ -59,18 +62,40 @@ HOLD_SECONDS: Final = 0.5
 """How long a worker that has been succeeded still answers on the connections that it has."""
 
 
-def make_spawner(config: Config) -> Spawner:
+LOOK_SECONDS: Final = 0.5
+"""Between two looks at the configuration file; it is read once two are alike."""
+
+
+def make_spawner() -> Spawner:
     """Start the process that forks workers; before trio runs, and before there are threads."""
-    spawner = Spawner(partial(run_worker, config))
+    spawner = Spawner(run_worker)
     spawner.start()
     return spawner
 
 
 class Supervisor:
-    """The program. *announce* is given the lines that a user sees on standard output."""
+    """The program. *announce* is given the lines that a user sees on standard output.
 
-    def __init__(self, config: Config, spawner: Spawner, *, announce: Callable[[str], None] = print) -> None:
+    *file* is where the configuration is from, if it is to be followed; *check* raises ConfigError for what is wrong
+    with one and cannot be seen by reading it.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        spawner: Spawner,
+        *,
+        file: ConfigFile[Config] | None = None,
+        check: Callable[[Config], None] = lambda config: None,
+        announce: Callable[[str], None] = print,
+    ) -> None:
         self._config = config
+        self._file = file
+        self._check = check
+        self._must_read = False
+        self._before: Config | None = None
+        """The configuration to go back to, while the worker with the one that is new does not answer yet."""
+        self._watching = trio.CancelScope()
         self._spawner = spawner
         self._announce = announce
         self._network = Network(config.plan, log.info) if config.plan is not None else None
@@ -98,6 +123,8 @@ class Supervisor:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._end_on_signals)
+                if self._file is not None:
+                    nursery.start_soon(self._read_again_on_signals)
                 await self._serve(nursery, task_status)
                 nursery.cancel_scope.cancel()
         finally:
@@ -123,8 +150,7 @@ class Supervisor:
                 return
             await self._start(nursery)
             nursery.start_soon(self._ask_again_and_again)
-            if self._config.is_watching:
-                nursery.start_soon(follow, self._watched, watcher_command(self._config))
+            nursery.start_soon(self._watch)
             await self._was_ready.wait()
             if self._stopping.is_set():
                 await self._gone.wait()
@@ -143,6 +169,8 @@ class Supervisor:
             nursery.start_soon(self._hand_over, bind_unix(path, "hand-over"))
         except ConfigError as exc:
             log.error("no hand-over to the next nodelocal: %s", exc)  # noqa: TRY400 - its words are enough
+        if self._file is not None:
+            nursery.start_soon(self._follow_file, self._file, nursery)
         task_status.started()
         await self._gone.wait()
 
@@ -156,8 +184,10 @@ class Supervisor:
         link = self._link = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         self._began = trio.current_time()
         self._asked = self._told = 0
-        self._unsent = bytearray(b"".join(encode({"watch": said}) for said in self._snapshot))
+        self._unsent = bytearray(configured(self._config))
+        self._unsent += b"".join(encode({"watch": said}) for said in self._snapshot)
         self._tell(facts=self._facts)
+        self._tell_reloads()
         nursery.start_soon(self._write, link)
         nursery.start_soon(self._read, link)
 
@@ -179,10 +209,14 @@ class Supervisor:
         try:
             async for said in lines(link):
                 match said:
-                    case {"told": int(number), "ready": ready}:
+                    case {"told": int(number), "up": is_up, "ready": ready} if link is self._link:
                         self._told = number
                         if ready:
                             self._was_ready.set()
+                        if is_up and self._before is not None and self._file is not None:
+                            self._before = None
+                            self._file.use(self._config)
+                            self._tell_reloads()
                     case {"dumped": int()}:
                         self._has_dumped.set()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -226,6 +260,10 @@ class Supervisor:
                     code = os.waitstatus_to_exitcode(status)
                     why = f"by signal {-code}" if code < 0 else f"with status {code}"
                     log.error("the worker ended %s; another takes its place", why)
+                    if self._before is not None and self._file is not None:
+                        self._file.refuse([f"a worker with the new configuration has ended {why}"])
+                        self._use(self._before)
+                        self._before = None
                     self._count("nodelocal_worker_deaths")
                     nursery.start_soon(self._replace, nursery)
 
@@ -242,7 +280,71 @@ class Supervisor:
         if not self._stopping.is_set():
             await self._start(nursery)
 
+    # -- another configuration ----------------------------------------------------------------------------------------
+
+    async def _read_again_on_signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGHUP) as signals:
+            async for _ in signals:
+                log.info("SIGHUP: reading the configuration again")
+                self._must_read = True
+
+    async def _follow_file(self, file: ConfigFile[Config], nursery: trio.Nursery) -> None:
+        while True:
+            await trio.sleep(LOOK_SECONDS)
+            is_busy = self._is_lending or self._stopping.is_set() or self._before is not None or not self._pid
+            if is_busy or not (self._must_read or file.has_changed()):
+                continue
+            self._must_read = False
+            if (config := await trio.to_thread.run_sync(file.read)) is not None:
+                try:
+                    self._check(config)
+                except ConfigError as exc:
+                    file.refuse(map(str, exc.problems))
+                else:
+                    await self._succeed(config, nursery)
+            self._tell_reloads()
+
+    async def _succeed(self, config: Config, nursery: trio.Nursery) -> None:
+        """Have a worker with another configuration take the place of the one there is, and its cache.
+
+        Where other servers are asked for some names than before, what was cached of them may be wrong: none is taken.
+        """
+        pid, self._has_dumped = self._pid, trio.Event()
+        if _routes(config) == _routes(self._config):
+            self._tell(dump=str(self._config.control.parent / warm.FILE))
+            with trio.move_on_after(DUMP_SECONDS):
+                await self._has_dumped.wait()
+        if self._pid != pid or self._stopping.is_set():  # it has ended meanwhile, and is replaced
+            self._must_read = True
+            return
+        self._tell(hold=HOLD_SECONDS)
+        with trio.move_on_after(HOLD_SECONDS):
+            while self._unsent:  # noqa: ASYNC110 - a few octets on their way
+                await trio.sleep(0.001)
+        self._pid = 0  # it ends by itself
+        self._before = self._config
+        self._use(config)
+        await self._start(nursery)
+
+    def _use(self, config: Config) -> None:
+        """Have the next worker, and the watcher, be as *config* says."""
+        before, self._config = self._config, config
+        if watcher_command(before) != watcher_command(config):
+            self._snapshot = Snapshot()
+            self._watching.cancel()
+
+    def _tell_reloads(self) -> None:
+        if self._file is not None:
+            self._tell(reloads=self._file.reloads.said())
+
     # -- the others -------------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        while True:
+            with trio.CancelScope() as self._watching:
+                if self._config.is_watching:
+                    await follow(self._watched, watcher_command(self._config))
+                await trio.sleep_forever()
 
     def _watched(self, said: Json) -> None:
         self._snapshot.take(said)
@@ -349,6 +451,11 @@ class Supervisor:
             self._say(f"answering on {Listen(*sock.getsockname()[:2])} (udp, tcp)")
         for sock in sockets.admin:
             self._say(f"metrics, health and readiness on http://{Listen(*sock.getsockname()[:2])}")
+
+
+def _routes(config: Config) -> object:
+    """Return what decides who is asked for a name."""
+    return config.cluster_zones, config.cluster, config.cluster_service, config.stubs, config.upstreams
 
 
 def _plain(sock: object) -> socket.socket:

@@ -6,20 +6,23 @@ It ends when the supervisor says so, or is gone.
 from __future__ import annotations
 
 import logging
+import pickle
 import socket
 from collections.abc import Sequence
 from pathlib import Path
 
 import trio
 
+from kdns.admin import logs
+from kdns.lines import encode, lines
 from kdns.net.listeners import Sockets
+from kdns.options import LogFormat
 from kdns.privileges import give_up
 from nodelocal import warm
 from nodelocal.config import Config
 from nodelocal.lease import Lease
 from nodelocal.network.plan import LEASE_SECONDS, Rules
 from nodelocal.serve import Server
-from nodelocal.supervise.lines import encode, lines
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +30,35 @@ LET_OUT_SECONDS = LEASE_SECONDS + 0.3
 """How long an orderly stop goes on answering without renewing the lease: until nothing comes here any more."""
 
 
-def run_worker(
-    config: Config, number: int, link: socket.socket, sockets: Sockets, others: Sequence[socket.socket]
-) -> None:
+def run_worker(number: int, link: socket.socket, sockets: Sockets, others: Sequence[socket.socket]) -> None:
     """Work until the supervisor ends it; the whole of the process. *number* is not used: there is one."""
     give_up()
+    config = _read_configuration(link)
+    logs.set_up(as_json=config.log_format is LogFormat.JSON)
     trio.run(_run, config, link, sockets, others)
+
+
+def configured(config: Config) -> bytes:
+    """Return what a worker is told first: its configuration, after the octets that say how long that is."""
+    octets = pickle.dumps(config)
+    return len(octets).to_bytes(4, "big") + octets
+
+
+def _read_configuration(link: socket.socket) -> Config:
+    """Read what ``configured`` returned. The supervisor alone has the other end of *link*."""
+    size = int.from_bytes(_exactly(link, 4), "big")
+    config = pickle.loads(_exactly(link, size))
+    assert isinstance(config, Config)
+    return config
+
+
+def _exactly(link: socket.socket, count: int) -> bytes:
+    octets = b""
+    while len(octets) < count:
+        if not (some := link.recv(count - len(octets))):
+            raise EOFError("the supervisor is gone")
+        octets += some
+    return octets
 
 
 async def _run(config: Config, link: socket.socket, sockets: Sockets, others: Sequence[socket.socket]) -> None:
@@ -73,11 +99,14 @@ class Worker:
         async for said in lines(self._link):
             match said:
                 case {"ask": number}:
-                    await self._tell(told=number, ready=self._is_up and not self._server.not_ready())
+                    is_ready = self._is_up and not self._server.not_ready()
+                    await self._tell(told=number, up=self._is_up, ready=is_ready)
                 case {"watch": dict() as said_by_watcher}:
                     self._server.watched(said_by_watcher)
                 case {"facts": facts}:
                     self._server.facts.update(facts)
+                case {"reloads": reloads}:
+                    self._server.reloads.take(reloads)
                 case {"dump": path}:
                     nursery.start_soon(self._dump, Path(path))
                 case {"hold": seconds}:

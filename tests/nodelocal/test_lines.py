@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from nodelocal.supervise.lines import encode, Json, lines
+from kdns.lines import encode, Json, lines
 
 
 def _read(*chunks: bytes) -> list[Json]:
