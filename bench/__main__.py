@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -328,14 +328,30 @@ def run() -> None:
     try:
         main(prog_name="python -m bench", standalone_mode=False)
     except BenchError as exc:
+        if isinstance(
+            exc.__context__, KeyboardInterrupt
+        ):  # servers end by the same Ctrl-C, and are missed on the way out
+            _end_interrupted()
         click.echo(f"bench: {exc}", err=True)
         sys.exit(1)
     except click.ClickException as exc:
         exc.show()
         sys.exit(exc.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("bench: interrupted", err=True)
-        sys.exit(130)
+        _end_interrupted()
+
+
+def _is_due_to_interruption(exc: BaseException) -> bool:
+    """Tell whether Ctrl-C is behind it: servers end by it, too, and are missed on the way out."""
+    context: BaseException | None = exc
+    while context is not None and not isinstance(context, KeyboardInterrupt):
+        context = context.__context__
+    return context is not None
+
+
+def _end_interrupted() -> NoReturn:
+    click.echo("bench: interrupted", err=True)
+    sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from kdns.admin.logs import QueryLog
-from kdns.admin.metrics import Collector
+from kdns.admin.metrics import Collector, tap_gauges
 from kdns.admin.stats import QueryStats
 from kdns.admin.upstreams import UpstreamStats
 from kdns.answer.authority import STATIC
@@ -32,9 +32,11 @@ from kdns.proto.label import Label
 from kdns.proto.message import Message, read_message
 from kdns.proto.query import REFUSED, Transport
 from kdns.queries import QueryHandler
+from kdns.tap import Tap, WithTap
 from kdns.upstream.forwarder import Exchanges, Forwarder
 from kdns.upstream.servers import Server as Upstream
 from kdns.upstream.servers import ServerList
+from kdns.version import VERSION
 
 GATHER_SECONDS: Final = 0.002
 """Changes of this long go out together: one look-up of a name for a slice and its Service."""
@@ -61,6 +63,7 @@ class Answers:
             unlisted = [zone.origin for zone in cluster.zones.all if zone.origin not in listed]
             self._transfers = Transfers(listed, unlisted, config.transfer_to, cluster.records_of)
         self._fairness = Fairness(config.client_rate, config.client_slip) if config.client_rate else None
+        self.tap = Tap(config.dnstap, "kdns", VERSION) if config.dnstap is not None else None
         self._exchanges: Exchanges | None = None
         self._forwarder: Forwarder[Message] | None = None
         self.listeners = Listeners(
@@ -76,6 +79,7 @@ class Answers:
         if config.upstreams:
             upstream_stats = UpstreamStats()
             self._exchanges = Exchanges()
+            self._exchanges.tap = self.tap
             self._forwarder = Forwarder(
                 ServerList(config.upstreams, own=partial(is_own, config)),
                 self._exchanges,
@@ -93,6 +97,8 @@ class Answers:
                 fairness=self._fairness,
             )
         )
+        if self.tap is not None:
+            self.collectors.append(tap_gauges(self.tap))
 
     def parts(self) -> list[Callable[[], Awaitable[None]]]:
         """Return what runs beside the listeners."""
@@ -104,18 +110,23 @@ class Answers:
             parts.append(partial(self._push, self.cluster.feed))
         if self.certificate is not None:
             parts.append(self.certificate.run)
+        if self.tap is not None:
+            parts.append(self.tap.run)
         return parts
 
     def tick(self) -> None:
         """Once a second."""
         self.cluster.tick()
         self.stats.flush()
+        self.listeners.sampler.fade()
 
     def troubles(self) -> list[str]:
         """List what is wrong with where objects and records come from, and with the certificate."""
         troubles = self.cluster.troubles()
         if self.certificate is not None and self.certificate.trouble:
             troubles.append(self.certificate.trouble)
+        if self.tap is not None and self.tap.trouble:
+            troubles.append(self.tap.trouble)
         return troubles
 
     def _handler(self, transport: Transport, family: int) -> Handler:
@@ -130,7 +141,8 @@ class Answers:
             fairness=self._fairness,
         )
         secret = self.config.cookie_secret
-        return WithCookies(handler, secret) if secret is not None else handler
+        proven = WithCookies(handler, secret) if secret is not None else handler
+        return WithTap(proven, self.tap, transport) if self.tap is not None else proven
 
     def _open_session(self, send: Callable[[bytes], None], cut: Callable[[], None]) -> DsoSession:
         assert self.cluster.feed is not None  # else there are no sessions

@@ -27,6 +27,7 @@ from kdns.program import bind_all
 from kdns.proto.text import rrset_to_text
 from kdns.reload import ConfigFile
 from kdns.serve import Server
+from kdns.top import top_command
 from kdns.upstream.servers import Protocol, server_from_text
 from kdns.upstream.servers import Server as UpstreamServer
 from kdns.version import VERSION_TEXT
@@ -53,6 +54,9 @@ def main() -> None:
     Answers for the Services, endpoints and pods of a cluster, from its API server or from manifests, and follows
     every change. Try `kdns demo`.
     """
+
+
+main.add_command(top_command("kdns", 9153))
 
 
 @main.command(cls=OptionGroups, short_help="Answer DNS queries until stopped.")

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from kdns.admin.pages import Audience
 from kdns.control.client import Access, SERVICE_ACCOUNT
 from kdns.errors import ConfigError, Problem
 from kdns.net.addresses import Listen, listen_from_text
@@ -40,6 +41,7 @@ from kdns.options import (
     whole_number,
     zone,
 )
+from kdns.tap import Collector
 from kdns.upstream.servers import DNS_PORT, Server, TLS_PORT
 from zones.names import Name
 from zones.pods import PodMode
@@ -79,6 +81,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     tls_key: Path | None
     push: PushMode
     admin: tuple[Listen, ...]
+    status: Audience
     zones: tuple[Name, ...]
     clusterset_zones: tuple[Name, ...]
     external_zones: tuple[Name, ...]
@@ -109,6 +112,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     log_queries: bool
     log_errors: bool
     log_format: LogFormat
+    dnstap: Collector | None
 
 
 def _namespace(value: Any) -> str:
@@ -389,6 +393,7 @@ def load(flags: Mapping[str, Any], file: Path | None, *, needs_source: bool = Tr
         tls_key=values["tls-key"],
         push=values["push"],
         admin=tuple(dict.fromkeys(values["admin"])),
+        status=values["status"],
         zones=tuple(dict.fromkeys(values["zone"])),
         external_zones=tuple(dict.fromkeys(values["external-zone"])),
         clusterset_zones=tuple(dict.fromkeys(values["clusterset-zone"])),
@@ -419,6 +424,7 @@ def load(flags: Mapping[str, Any], file: Path | None, *, needs_source: bool = Tr
         log_queries=values["log-queries"],
         log_errors=values["log-errors"],
         log_format=values["log-format"],
+        dnstap=values["dnstap"],
     )
 
 

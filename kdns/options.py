@@ -16,8 +16,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from kdns.admin.pages import Audience
 from kdns.errors import Problem
 from kdns.net.addresses import listen_from_text
+from kdns.tap import Collector
 from kdns.upstream.servers import DNS_PORT, Protocol, Server, server_from_text
 from zones.errors import BadName, BadRecord
 from zones.names import Name
@@ -150,6 +152,34 @@ def url(value: Any) -> str:
     return written
 
 
+def collector_from_text(value: Any) -> Collector:
+    """Read ``unix:/path`` or ``tcp://ADDR:PORT``. Raises ValueError."""
+    written = text(value)
+    if written.startswith("tcp://"):
+        listen = listen_from_text(written.removeprefix("tcp://"), default_port=DNSTAP_PORT)
+        if not listen.port:
+            raise ValueError("port 0")
+        if listen.address in ("::", "0.0.0.0"):  # noqa: S104 - connected to, not bound
+            raise ValueError("no address")
+        return Collector(address=listen.address, port=listen.port)
+    path = written.removeprefix("unix:").removeprefix("//")
+    if not path.startswith("/"):
+        raise ValueError("no absolute path")
+    return Collector(path=Path(path))
+
+
+DNSTAP_PORT: Final = 6000
+
+DNSTAP: Final = Option(
+    "dnstap",
+    "COLLECTOR",
+    "Send every query and response, and what upstreams are asked and reply, to a collector as dnstap: a Unix socket "
+    "(unix:/run/dnstap.sock) or tcp://ADDR:PORT. What it does not take in time is counted and dropped.",
+    "unix: and an absolute path, or tcp://ADDR:PORT",
+    collector_from_text,
+    group=LOGGING,
+)
+
 LAMEDUCK: Final = Option(
     "lameduck",
     "SECONDS",
@@ -172,6 +202,7 @@ LOG_OPTIONS: Final = (
         group=LOGGING,
     ),
     Option("log-format", "FORMAT", "text or json.", "text or json", choice(LogFormat), "text", group=LOGGING),
+    DNSTAP,
 )
 
 
@@ -247,12 +278,22 @@ def listen_options(dns: Sequence[str], admin: Sequence[str], *, admin_port: int)
         Option(
             "admin",
             "ADDR:PORT",
-            "Serve /metrics, /health and /ready there over HTTP. Repeatable.",
+            "Serve /metrics, /health and /ready there over HTTP, and the status page. Repeatable.",
             f"an address and port such as 127.0.0.1:{admin_port}",
             lambda value: listen_from_text(text(value), default_port=admin_port),
             admin,
             is_list=True,
             needs_one=True,
+            group=SERVING,
+        ),
+        Option(
+            "status",
+            "WHO",
+            "Who may see the status page, which shows names and clients: local, who connects from this machine or "
+            "through kubectl port-forward; all; or off.",
+            "off, local or all",
+            choice(Audience),
+            "local",
             group=SERVING,
         ),
     )

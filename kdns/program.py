@@ -12,6 +12,7 @@ from typing import Final, Protocol
 import trio
 
 from kdns.admin.endpoint import AdminEndpoint, Health
+from kdns.admin.pages import StatusPages
 from kdns.errors import ConfigError, Problem
 from kdns.net.addresses import bind, Listen
 from kdns.net.listeners import bind_sets, Sockets
@@ -119,11 +120,12 @@ class Program:
         *,
         heeds_signals: bool = True,
         fit: Callable[[], Awaitable[None]] | None = None,
+        pages: StatusPages | None = None,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Answer, with *parts* beside, until a signal or ``end`` ends it or it is cancelled. Sockets are bound.
 
-        With *fit* nothing is answered before that returns.
+        With *fit* nothing is answered before that returns. *pages* are shown beside the metrics.
         """
         try:
             async with trio.open_nursery() as nursery:
@@ -135,13 +137,15 @@ class Program:
                         nursery.start_soon(part)
                     await fit()
                 await nursery.start(self._answering.serve, self._sets)
-                await nursery.start(AdminEndpoint(self._admin, health, self._held.wait).serve)
+                await nursery.start(AdminEndpoint(self._admin, health, self._held.wait, pages).serve)
+                if pages is not None:
+                    nursery.start_soon(pages.status.run)
                 for address, port in self.addresses:
                     self.announce(f"answering on {Listen(address, port)} (udp, tcp)")
                 for _, sock in self._sets[0].tls:
                     self.announce(f"answering on {Listen(*sock.getsockname()[:2])} (tls)")
                 for sock in self._admin:
-                    self.announce(f"metrics, health and readiness on http://{Listen(*sock.getsockname()[:2])}")
+                    self.announce(f"status, metrics, health and readiness on http://{Listen(*sock.getsockname()[:2])}")
                 if fit is None:
                     for part in parts:
                         nursery.start_soon(part)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 import trio
 
 from kdns.admin.metrics import Metrics
+from kdns.admin.pages import StatusPages
+from kdns.admin.status import Rates, Status
 from kdns.answers import Answers, is_own, server_label
 from kdns.cluster import api_or_manifests, Cluster, counts_of
 from kdns.config import Config
@@ -21,7 +23,9 @@ from kdns.control.reflector import Pace
 from kdns.control.sink import Sink
 from kdns.errors import ConfigError, Problem
 from kdns.gauges import cluster_gauges
+from kdns.overview import explained, overview
 from kdns.program import Program, raise_descriptor_limit
+from kdns.proto.query import Transport
 from kdns.reload import Reloads
 from kdns.serials import Serials
 from kdns.snapshot import describe, Snapshots
@@ -72,6 +76,27 @@ class Server:
                 snapshots=self.snapshots,
             )
         )
+
+    # -- what the status page asks --------------------------------------------------------------------------------
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is known of zones and objects."""
+        cluster, listeners = self.cluster, self.answers.listeners
+        figures = [("finished answers", len(cluster.responder.tables[Transport.UDP]))]
+        numbers = [("TCP connections", len(listeners.connections)), ("events", cluster.sink.events)]
+        return overview(cluster.sink, cluster.source, cluster.zones, self.addresses, figures, numbers)
+
+    def client_name(self, address: str) -> str:
+        """Return nothing: clients are known by their addresses here."""
+        return ""
+
+    async def rates(self, count: int) -> Rates:
+        """Return who asks most, and for what."""
+        return self.answers.listeners.sampler.rates(count)
+
+    async def explain(self, name: str, rrtype: str, asker: str) -> list[str]:
+        """Explain a question. Raises ValueError."""
+        return explained(self.cluster, name, rrtype, asker)
 
     # -- what the admin pages ask ---------------------------------------------------------------------------------
 
@@ -135,7 +160,9 @@ class Server:
             parts.append(self._serials.notifier.run)
         if self.snapshots is not None:
             parts.append(self.snapshots.run)
-        await self.program.run(self, parts, fit=fit, task_status=task_status)
+        status = Status("kdns", self, self.answers.collectors)
+        pages = StatusPages(status, self.config.status)
+        await self.program.run(self, parts, fit=fit, pages=pages, task_status=task_status)
 
     @property
     def synced(self) -> trio.Event:

@@ -15,6 +15,7 @@ from kdns.errors import ConfigError, Problem
 from kdns.options import LogFormat
 from kdns.privileges import keep_only, READING
 from kdns.reload import ConfigFile
+from kdns.top import top_command
 from kdns.version import VERSION_TEXT
 from kdns.workers.spawner import Spawner
 from nodelocal import config, probe
@@ -24,6 +25,7 @@ from nodelocal.network.setup import Network
 from nodelocal.route import CLUSTER, UPSTREAM
 from nodelocal.serve import Server
 from nodelocal.supervise.supervisor import make_spawner, Supervisor
+from nodelocal.telling import entry_lines, explanation
 
 T = TypeVar("T")
 
@@ -38,6 +40,9 @@ def main() -> None:
     Answers from its cache, asks the cluster's DNS for the cluster's names and the node's resolvers for all others, and
     walks the search paths of pods on their behalf.
     """
+
+
+main.add_command(top_command("nodelocal", 9253))
 
 
 @main.command(cls=OptionGroups, short_help="Answer DNS queries until stopped.")
@@ -216,7 +221,8 @@ def dump(name: str | None, control: Path) -> None:
     """Show what the cache holds: all of it, or of NAME itself."""
     is_empty = True
     for entry in _lines(control, {"do": "dump", "name": name}):
-        _show_entry(entry)
+        for line in entry_lines(entry):
+            click.echo(line)
         is_empty = False
     if is_empty:
         click.echo(f"nodelocal: nothing is cached{' of that name' if name else ''}", err=True)
@@ -239,28 +245,8 @@ def flush(name: str | None, control: Path) -> None:
 def explain(name: str, rrtype: str, client: str | None, control: Path) -> None:
     """Resolve NAME as for a client, and show the route, the steps of a search path, and the entries of the answer."""
     reply = _asked(control, {"do": "explain", "name": name, "type": rrtype, "from": client})
-    click.echo(f"{reply['name']} {reply['type']}")
-    click.echo(f"  route: {reply['route'] or 'none: REFUSED'}")
-    if "client" in reply:
-        click.echo(f"  client {reply['client']}")
-    walk = reply.get("walk")
-    if walk is None:
-        click.echo(f"  not expanded: {reply.get('not expanded', 'no search path')}")
-        if "rcode" in reply:
-            click.echo(f"  {reply['rcode']}")
-    else:
-        click.echo(f"  search path of namespace {walk['namespace']}, {walk['form']} form, for {walk['prefix']}:")
-        for step, outcome in walk["steps"]:
-            click.echo(f"    {step}: {outcome}")
-        end = {
-            "won": f"ends at {walk['name']}",
-            "lost": "ends nowhere",
-            "failed": "ends in failure: SERVFAIL",
-            "literal": "is not walked: the name may have been meant as it stands",
-        }[walk["ending"]]
-        click.echo(f"    {end}; good for {walk['seconds']} s more")
-    for entry in reply.get("entries", ()):
-        _show_entry(entry, indent="  ")
+    for line in explanation(reply):
+        click.echo(line)
 
 
 def _asked(control: Path, asked: dict[str, Any]) -> dict[str, Any]:
@@ -290,16 +276,3 @@ def _show(tree: dict[str, Any], indent: str = "") -> None:
             _show(value, indent + "  ")
         elif value is not None:
             click.echo(f"{indent}{key}: {value}")
-
-
-def _show_entry(entry: dict[str, Any], indent: str = "") -> None:
-    about = [entry["rcode"], *entry["flags"]]
-    if entry["seconds"] is not None:
-        about.append("stale" if entry["stale"] else f"{entry['seconds']} s left")
-    if entry["from"]:
-        about.append(f"from {entry['from']}")
-    click.echo(f"{indent}{' '.join(filter(None, (entry['name'], entry['type'])))}: {', '.join(about)}")
-    for line in entry["records"]:
-        click.echo(f"{indent}  {line}")
-    if entry["goes on at"]:
-        click.echo(f"{indent}  goes on at {entry['goes on at']}")

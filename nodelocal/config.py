@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from kdns.admin.pages import Audience
 from kdns.errors import ConfigError, Problem
 from kdns.net.addresses import Listen
 from kdns.options import (
@@ -33,6 +34,7 @@ from kdns.options import (
     whole_number,
     zone,
 )
+from kdns.tap import Collector
 from kdns.upstream.servers import Protocol, Server, server_from_text
 from nodelocal.cluster import ClusterService, service_from_text
 from nodelocal.entry import Limits
@@ -70,6 +72,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     plan: Plan | None = None
     supervise: bool = False
     admin: tuple[Listen, ...]
+    status: Audience
     control: Path
     cluster: tuple[Server, ...]
     cluster_service: ClusterService | None = None
@@ -98,6 +101,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     log_queries: bool
     log_errors: bool
     log_format: LogFormat
+    dnstap: Collector | None
 
     @property
     def is_watching(self) -> bool:
@@ -367,6 +371,7 @@ def load(flags: Mapping[str, Any], file: Path | None) -> Config:
         plan=plan,
         supervise=values["supervise"],
         admin=tuple(dict.fromkeys(values["admin"])),
+        status=values["status"],
         control=values["control"],
         cluster=tuple(dict.fromkeys(one for one in cluster if isinstance(one, Server))),
         cluster_service=next((one for one in cluster if isinstance(one, ClusterService)), None),
@@ -401,6 +406,7 @@ def load(flags: Mapping[str, Any], file: Path | None) -> Config:
         log_queries=values["log-queries"],
         log_errors=values["log-errors"],
         log_format=values["log-format"],
+        dnstap=values["dnstap"],
     )
 
 

@@ -127,7 +127,7 @@ class Control:
                 rrtype, client = asked.get("type", "A"), asked.get("from")
                 if name is None or not isinstance(rrtype, str) or not isinstance(client, str | None):
                     raise TypeError("a name, a type and an address are text")
-                return await self._explain(name, rrtype_from_text(rrtype), client)
+                return await self.explain(name, rrtype_from_text(rrtype), client)
         return {"error": f"unknown request {asked.get('do')!r}"}
 
     def _flushed_with(self, name: Name | None) -> list[Name | None]:
@@ -216,7 +216,8 @@ class Control:
             return f"none: looked up as {target}"
         return "none: a static record" if local.find(name, qtype, 0.0) is not None else None
 
-    async def _explain(self, name: Name, qtype: int, client: str | None) -> Json:
+    async def explain(self, name: Name, qtype: int, client: str | None) -> Json:
+        """Resolve a name as for *client*, and return how; see ``nodelocal.telling``. Raises ValueError."""
         server = self._server
         route = server.routes.of(name)
         reply: Json = {"name": name.to_text(), "type": rrtype_to_text(qtype)}

@@ -8,16 +8,18 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import trio
 
 from kdns.admin.logs import QueryLog
-from kdns.admin.metrics import Metrics
+from kdns.admin.metrics import Metrics, tap_gauges
+from kdns.admin.pages import StatusPages
 from kdns.admin.stats import QueryStats
+from kdns.admin.status import Rates, Status
 from kdns.admin.upstreams import UpstreamStats
 from kdns.errors import ConfigError, Problem
-from kdns.net.addresses import is_listened_at
+from kdns.net.addresses import is_listened_at, Listen
 from kdns.net.cookies import WithCookies
 from kdns.net.fairness import Fairness
 from kdns.net.handler import Handler
@@ -26,6 +28,7 @@ from kdns.program import Program, raise_descriptor_limit
 from kdns.proto.query import Transport
 from kdns.reload import Reloads
 from kdns.static import StaticSource
+from kdns.tap import Tap, WithTap
 from kdns.upstream.cookies import UpstreamCookies
 from kdns.upstream.forwarder import Exchanges, Forwarder
 from kdns.upstream.servers import Server as Upstream
@@ -48,7 +51,9 @@ from nodelocal.queries import Front, plugin_of
 from nodelocal.resolver import Resolver
 from nodelocal.route import CLUSTER, Routes, UPSTREAM
 from nodelocal.subscriptions import Subscriptions
+from nodelocal.telling import explanation
 from zones.names import Name
+from zones.records import rrtype_from_text
 from zones.rewrite import Rewrites
 from zones.static import StaticRecords
 
@@ -65,7 +70,7 @@ class Server:
         self.config = config
         self._is_supervised = False
         self._watch_trouble = ""
-        self.facts: dict[str, float] = {}
+        self.counted: dict[str, float] = {}
         """What the supervisor counts, by the name of its metric."""
         raise_descriptor_limit()
         first = config.listen[0]
@@ -73,6 +78,8 @@ class Server:
         self.stats = QueryStats(f"dns://{host}:{first.port}", plugin_of=plugin_of)
         self.upstream_stats = UpstreamStats()
         self.exchanges = Exchanges(StreamQuestions(partial(tls_context, config)))
+        self.tap = Tap(config.dnstap, "nodelocal", VERSION) if config.dnstap is not None else None
+        self.exchanges.tap = self.tap
         routes = Routes(config.cluster_zones, [*config.stubs], has_upstream=bool(config.upstreams))
         self.routes = routes
         cache = Cache(config.limits, cuts=self._cuts)
@@ -131,13 +138,70 @@ class Server:
         self.control = Control(self, config.control)
         self.metrics = Metrics(VERSION)
         self.reloads = Reloads()
+        self._gauges = gauges_of(self.front, self.listeners, self.stats.server, self.troubles, self.counted)
         for collector in (
             self.stats,
             self.upstream_stats,
             self.reloads.gauges(),
-            gauges_of(self.front, self.listeners, self.stats.server, self.troubles, self.facts),
+            self._gauges,
         ):
             self.metrics.add(collector)
+        if self.tap is not None:
+            self.metrics.add(tap_gauges(self.tap))
+
+    # -- what the status page asks --------------------------------------------------------------------------------
+
+    def facts(self) -> dict[str, Any]:
+        """Return the routes, and what is in the cache."""
+        cache = self.resolver.cache
+        groups = {
+            group: [str(server) for server in some.servers.all(trio.current_time())]
+            for group, some in self.forwarders.items()
+        }
+        pods = [] if self.pods is None else [("pods of this node", len(self.pods))]
+        feed = self.resolver.feed
+        return {
+            "addresses": [str(Listen(*address)) for address in self.addresses],
+            "asker": "as the client with the address",
+            "zones_head": ["zone", "asked"],
+            "zones": [
+                [route.zone.to_text(), ", ".join(groups.get(route.servers, ())) or "nobody"]
+                for route in self.routes.all
+            ],
+            "objects": {},
+            "watches": {},
+            "figures": [
+                ("entries cached", sum(cache.counts)),
+                ("of the cache in use", f"{sum(cache.octets) / cache.limits.max_octets:.0%}"),
+            ],
+            "numbers": [
+                *pods,
+                ("cached denials", cache.counts[1]),
+                ("evictions", sum(cache.evictions)),
+                ("finished answers", sum(map(len, self.front.finished.tables.values()))),
+                ("search paths walked", sum(self.expander.endings.values())),
+                ("questions on their way", sum(map(len, self.forwarders.values()))),
+                ("TCP connections", len(self.listeners.connections)),
+                ("subscriptions", len(feed.subscriptions) if feed is not None and feed.is_connected else 0),
+            ],
+        }
+
+    def client_name(self, address: str) -> str:
+        """Return the pod that has an address, where the node's pods are known."""
+        pod = self.pods.at(address) if self.pods is not None else None
+        return "" if pod is None else f"{pod.namespace.decode()}/{pod.name.decode()}"
+
+    async def rates(self, count: int) -> Rates:
+        """Return who asks most, and for what."""
+        return self.listeners.sampler.rates(count)
+
+    async def explain(self, name: str, rrtype: str, asker: str) -> list[str]:
+        """Explain a question, of the client with the address *asker* if there is one. Raises ValueError."""
+        if not name:
+            raise ValueError("no name")
+        return list(
+            explanation(await self.control.explain(Name.from_text(name), rrtype_from_text(rrtype), asker or None))
+        )
 
     # -- what the admin pages ask ---------------------------------------------------------------------------------
 
@@ -162,6 +226,8 @@ class Server:
         if self._watch_trouble:
             troubles.append(self._watch_trouble)
         troubles += self.reloads.troubles()
+        if self.tap is not None and self.tap.trouble:
+            troubles.append(self.tap.trouble)
         return troubles + self.static.troubles()
 
     async def metrics_page(self) -> bytes:
@@ -169,8 +235,10 @@ class Server:
         return self.metrics.page()
 
     def _handler(self, transport: Transport, family: int) -> Handler:
-        handler, secret = self.front.handler(transport, family), self.config.cookie_secret
-        return handler if secret is None else WithCookies(handler, secret)
+        handler: Handler = self.front.handler(transport, family)
+        secret = self.config.cookie_secret
+        proven = handler if secret is None else WithCookies(handler, secret)
+        return WithTap(proven, self.tap, transport) if self.tap is not None else proven
 
     # -- running --------------------------------------------------------------------------------------------------
 
@@ -261,6 +329,8 @@ class Server:
         ]
         if self.resolver.feed is not None:
             parts.append(self.resolver.feed.run)
+        if self.tap is not None:
+            parts.append(self.tap.run)
         if self.config.is_watching and not self._is_supervised:
             parts.append(partial(follow, self.watched, watcher_command(self.config)))
         # What is there now stays, and questions leave no circles behind: the collector has little to find, and walks
@@ -271,7 +341,12 @@ class Server:
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.exchanges.run)
-                await self.program.run(self, parts, heeds_signals=not self._is_supervised, task_status=task_status)
+                pages = StatusPages(
+                    Status("nodelocal", self, [self.stats, self.upstream_stats, self._gauges]), self.config.status
+                )
+                await self.program.run(
+                    self, parts, heeds_signals=not self._is_supervised, pages=pages, task_status=task_status
+                )
                 nursery.cancel_scope.cancel()
         finally:
             self.control.close()
@@ -280,6 +355,7 @@ class Server:
         while True:
             await trio.sleep(TICK_SECONDS)
             self.stats.flush()
+            self.listeners.sampler.fade()
 
     def _domains(self) -> tuple[Name, ...]:
         """Return the host's search domains: those configured, else those of the resolv.conf files that are followed."""

@@ -1,4 +1,4 @@
-"""/metrics, /health and /ready over HTTP (OPERATORS section 1)."""
+"""/metrics, /health and /ready over HTTP (OPERATORS section 1), and the status page beside them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import trio
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.trio import serve
+
+from kdns.admin.pages import Reply, StatusPages, TEXT
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +33,17 @@ class Health(Protocol):
 class AdminEndpoint:
     """Serves the pages on bound, listening sockets; takes no more connections once *held* returns."""
 
-    def __init__(self, sockets: Sequence[socket.socket], health: Health, held: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        sockets: Sequence[socket.socket],
+        health: Health,
+        held: Callable[[], Awaitable[None]],
+        pages: StatusPages | None = None,
+    ) -> None:
         self._sockets = tuple(sockets)
         self._health = health
         self._held = held
+        self._pages = pages
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled."""
@@ -68,26 +77,32 @@ class AdminEndpoint:
                     return
         if scope["type"] != "http":
             return
-        status, kind, body = await self._page(scope["method"], scope["path"])
+        status, kind, body, more = await self._page(scope)
         headers = [
+            *more,
             (b"content-type", kind),
             (b"content-length", str(len(body)).encode()),
             (b"cache-control", b"no-store"),
+            (b"x-content-type-options", b"nosniff"),
         ]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
-    async def _page(self, method: str, path: str) -> tuple[int, bytes, bytes]:
-        text = b"text/plain; charset=utf-8"
-        if method not in ("GET", "HEAD"):
-            return 405, text, b"only GET and HEAD\n"
-        match path:
+    async def _page(self, scope: dict[str, Any]) -> Reply:
+        if scope["method"] not in ("GET", "HEAD"):
+            return 405, TEXT, b"only GET and HEAD\n", []
+        match scope["path"]:
             case "/health":
-                return 200, text, b"OK"
+                return 200, TEXT, b"OK", []
             case "/ready":
                 missing = self._health.not_ready()
                 lines = [*(missing or ["OK"]), *self._health.troubles()]
-                return 503 if missing else 200, text, "\n".join(lines).encode()
+                return 503 if missing else 200, TEXT, "\n".join(lines).encode(), []
             case "/metrics":
-                return 200, b"text/plain; version=0.0.4; charset=utf-8", await self._health.metrics_page()
-        return 404, text, b"there are /metrics, /health and /ready\n"
+                return 200, b"text/plain; version=0.0.4; charset=utf-8", await self._health.metrics_page(), []
+        if self._pages is not None:
+            client, host = (scope.get("client") or ("",))[0], dict(scope["headers"]).get(b"host", b"")
+            reply = await self._pages.answer(scope["path"], scope["query_string"], client, host.decode("latin1"))
+            if reply is not None:
+                return reply
+        return 404, TEXT, b"there are /metrics, /health and /ready, and a status page at / unless --status is off\n", []

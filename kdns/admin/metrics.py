@@ -10,6 +10,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Plat
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 
+from kdns.tap import Tap
+
 PROGRAMMING_BUCKETS: Final = tuple(0.001 * 2**power for power in range(20))
 
 
@@ -95,3 +97,16 @@ class Gauges:
             for row, value in read():
                 family.add_metric(row, value)
             yield family
+
+
+def tap_gauges(tap: Tap) -> Gauges:
+    """Return what there is to know of dnstap."""
+    gauges = Gauges()
+    gauges.add("kdns_dnstap_sent", "Messages sent to the dnstap collector.", lambda: [((), tap.sent)], is_counter=True)
+    gauges.add(
+        "kdns_dnstap_dropped",
+        "Messages for the dnstap collector that there was no room for.",
+        lambda: [((), tap.dropped)],
+        is_counter=True,
+    )
+    return gauges

@@ -20,6 +20,7 @@ import yaml
 
 from kdns.errors import ConfigError, Problem
 from kdns.migrate.corefile import Directive, read_corefile, ServerBlock
+from kdns.options import collector_from_text
 
 BUILT_IN: Final = {
     "loop": "always on: nodelocal looks for loops by itself, and no upstream may be this server",
@@ -33,7 +34,6 @@ BUILT_IN: Final = {
     "metadata": "nothing needs it here",
     "pprof": "no profiler is served",
     "trace": "no traces are made",
-    "dnstap": "no dnstap is written",
     "debug": "never turned on: errors are logged with what caused them",
     "cancel": "always on: questions end before their clients give up",
     "multisocket": "--workers says how many processes answer",
@@ -283,6 +283,23 @@ class _Translator:
         self._set("log-queries", True)
         for inner in directive.block:
             self._lost(inner, "of log: all queries are logged, in CoreDNS's usual form")
+
+    def _on_dnstap(self, directive: Directive) -> None:
+        target = next(iter(directive.arguments), "")
+        if target.startswith(("unix://", "/")):
+            collector = f"unix:{target.removeprefix('unix://')}"
+        elif target.startswith("tcp://"):
+            collector = target
+        else:
+            self._lost(directive, "dnstap goes to a Unix socket or to tcp://ADDR:PORT")
+            return
+        try:
+            collector_from_text(collector)
+        except ValueError as exc:
+            self._lost(directive, f"dnstap goes to an address, not a name ({exc})")
+            return
+        self._set("dnstap", collector)
+        self._done(directive, "whole messages are sent, as with full")
 
     def _on_health(self, directive: Directive) -> None:
         self._admin(directive.arguments[0] if directive.arguments else ":8080")

@@ -15,6 +15,7 @@ import trio
 from kdns.errors import ConfigError, Problem
 from kdns.net.addresses import bind, bind_pair, Listen
 from kdns.net.handler import Handler, OpenSession
+from kdns.net.hitters import Sampler
 from kdns.net.tcp import Connections, TcpListener
 from kdns.net.udp import UdpListener
 from kdns.proto.query import Transport
@@ -136,7 +137,8 @@ class Listeners:
         sessions: OpenSession | None = None,
         has_plain_sessions: bool = False,
     ) -> None:
-        self.connections = Connections()
+        self.sampler = Sampler()
+        self.connections = Connections(sampler=self.sampler)
         self._udp: list[UdpListener] = []
         self._tcp: list[TcpListener] = []
         self._handler = handler
@@ -169,7 +171,8 @@ class Listeners:
         plain = self._sessions if self._has_plain_sessions else None
         async with trio.open_nursery() as nursery:
             for family, sock in sockets.udp:
-                listener = UdpListener(sock, self._handler(Transport.UDP, family), gathers=self._gathers)
+                handler = self._handler(Transport.UDP, family)
+                listener = UdpListener(sock, handler, gathers=self._gathers, sampler=self.sampler)
                 self._udp.append(listener)
                 await nursery.start(listener.serve)
             for family, sock in sockets.tcp:

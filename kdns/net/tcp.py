@@ -33,6 +33,7 @@ from typing import Final, NoReturn
 import trio
 
 from kdns.net.handler import Handler, OpenSession, Session, Several
+from kdns.net.hitters import Sampler
 from kdns.net.turns import Turns
 from kdns.proto.dso import is_dso
 from kdns.proto.query import HEADER_OCTETS, REFUSED
@@ -65,8 +66,17 @@ class Connections:
     """The open connections of a program, by client, the quietest first; decides whom to close for a newcomer."""
 
     def __init__(
-        self, *, max_total: int = MAX_CONNECTIONS, max_a_client: int = MAX_CONNECTIONS_A_CLIENT, reserve: int = 128
+        self,
+        *,
+        max_total: int = MAX_CONNECTIONS,
+        max_a_client: int = MAX_CONNECTIONS_A_CLIENT,
+        reserve: int = 128,
+        sampler: Sampler | None = None,
     ) -> None:
+        self._sampler = Sampler() if sampler is None else sampler
+        self._stride = 1
+        self.until_sample = 1
+        """Messages until ``sample`` is to be called."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         room = soft - reserve if soft != resource.RLIM_INFINITY else max_total
         self._max_total = max(1, min(max_total, room))
@@ -87,6 +97,10 @@ class Connections:
 
     def __len__(self) -> int:
         return len(self._all) + len(self.sessions)
+
+    def sample(self, wire: bytes, client: str) -> None:
+        """Have a message stand for all since the last sample."""
+        self._stride = self.until_sample = self._sampler.take(wire, client, self._stride, self._stride)
 
     def keep(self, connection: _Connection, session: Session) -> bool:
         """Take a connection that became a session out of the ranks.
@@ -369,6 +383,10 @@ class _Connection:
     def _take(self, wire: bytes, nursery: trio.Nursery) -> None:
         if self._session is not None:
             self._session.heard(trio.current_time())
+        connections = self._connections
+        connections.until_sample -= 1
+        if connections.until_sample <= 0:
+            connections.sample(wire, self.client)
         entry = self._handler.find(wire[2:])
         if entry is not None:
             began = trio.current_time()

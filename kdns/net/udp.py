@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from math import inf
-from time import perf_counter, sleep
+from time import perf_counter, perf_counter_ns, sleep
 from typing import Any, NoReturn
 
 import trio
@@ -16,6 +16,7 @@ import trio
 from kdns.net import batch
 from kdns.net.backlog import Backlog
 from kdns.net.handler import Handler, Later, Several
+from kdns.net.hitters import Sampler
 from kdns.proto.table import Entry
 
 log = logging.getLogger(__name__)
@@ -57,9 +58,17 @@ class UdpListener:
     """
 
     def __init__(
-        self, sock: socket.socket, handler: Handler, *, gathers: bool = False, batched: bool | None = None
+        self,
+        sock: socket.socket,
+        handler: Handler,
+        *,
+        gathers: bool = False,
+        batched: bool | None = None,
+        sampler: Sampler | None = None,
     ) -> None:
         self.sock = sock
+        self._sampler = Sampler() if sampler is None else sampler
+        self._until_sample = self._stride = 1
         self.lost = 0
         self.shed = 0
         self.crowded_out = 0
@@ -125,6 +134,9 @@ class UdpListener:
                     break
                 if not received:
                     break
+                self._until_sample -= 1
+                if self._until_sample <= 0:
+                    self._sample(buffers, received)
                 began = perf_counter()
                 hits: list[Entry] = []
                 silent: list[int] = []
@@ -164,6 +176,14 @@ class UdpListener:
                     sleep(GATHER_SECONDS)  # noqa: ASYNC251 - what it is for: trio's own would cost what it saves
             else:
                 await trio.lowlevel.checkpoint()
+
+    def _sample(self, buffers: batch.Batch, received: int) -> None:
+        """Have one query of a batch stand for all since the last sample; what it is answered with overwrites it."""
+        slot = perf_counter_ns() // 1000 % received
+        at = slot * batch.SLOT_OCTETS
+        wire, client = buffers.data[at : at + buffers.sizes[slot]], buffers.client(slot)[0]
+        self._stride = self._sampler.take(wire, client, received * self._stride, self._stride)
+        self._until_sample = self._stride
 
     async def _serve_crowd(self, buffers: batch.Batch, outbox: batch.Outbox, written: trio.lowlevel.ParkingLot) -> None:
         """Answer until nothing waits any more: finished answers at once, the rest in turns of the clients."""
@@ -214,6 +234,9 @@ class UdpListener:
             except OSError as exc:
                 log.warning("udp receive: %s", exc)
                 return True
+            self._until_sample -= 1
+            if self._until_sample <= 0 and received:
+                self._sample(buffers, received)
             began = perf_counter()
             hits: list[Entry] = []
             first = 0
@@ -258,6 +281,10 @@ class UdpListener:
                     log.warning("udp receive: %s", exc)
                     await trio.sleep(0.1)
                 continue
+            self._until_sample -= 1
+            if self._until_sample <= 0:
+                self._stride = self._sampler.take(wire, address[0], self._stride, self._stride)
+                self._until_sample = self._stride
             began = perf_counter()
             entry = self._handler.find(wire[2:])
             answer: bytes | Later | Several | None

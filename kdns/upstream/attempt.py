@@ -51,3 +51,13 @@ class Carrier(Protocol):
 
     def close(self, attempt: Attempt) -> None:
         """Give up on a question."""
+
+
+class UpstreamTap(Protocol):
+    """Somebody who is told what upstreams are asked and reply."""
+
+    def asked(self, server: Server, wire: bytes) -> None:
+        """Note a question."""
+
+    def replied(self, server: Server, wire: bytes, seconds: float) -> None:
+        """Note a reply, which took that long."""

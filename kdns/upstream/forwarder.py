@@ -33,7 +33,7 @@ import trio
 
 from kdns.errors import WireError
 from kdns.proto.query import FORMERR, HEADER_OCTETS, NOERROR, NOTIMP, NXDOMAIN
-from kdns.upstream.attempt import Attempt, Carrier
+from kdns.upstream.attempt import Attempt, Carrier, UpstreamTap
 from kdns.upstream.cookies import UpstreamCookies, with_option
 from kdns.upstream.question import Question, with_random_case
 from kdns.upstream.servers import Protocol, Server, ServerList
@@ -88,6 +88,8 @@ class Exchanges:
         self.over_udp: Carrier = self.udp
         self.over_streams: Carrier = self.streams
         self.timers = Timers()
+        self.tap: UpstreamTap | None = None
+        """Is told of questions and replies, if anybody is."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry questions until cancelled."""
@@ -408,12 +410,16 @@ class _Try(Attempt, Generic[T]):
         if cookies is not None and self._has_edns:
             wire = with_option(wire, len(asking.question.qname.wire), cookies.option(self.server))
         self.section = wire[10 : 14 + len(asking.question.qname.wire)]
-        if not self._is_tcp:
-            return exchanges.over_udp.ask(self, self.server, wire)
         server = self.server
-        if server.protocol is Protocol.UDP:
-            server = msgspec.structs.replace(server, protocol=Protocol.TCP)
-        return exchanges.over_streams.ask(self, server, wire)
+        if not self._is_tcp:
+            is_on_its_way = exchanges.over_udp.ask(self, server, wire)
+        else:
+            if server.protocol is Protocol.UDP:
+                server = msgspec.structs.replace(server, protocol=Protocol.TCP)
+            is_on_its_way = exchanges.over_streams.ask(self, server, wire)
+        if exchanges.tap is not None and is_on_its_way:
+            exchanges.tap.asked(server, self.message_id + wire)
+        return is_on_its_way
 
     def close(self) -> None:
         """Give up: another was quicker, or time is up."""
@@ -424,6 +430,12 @@ class _Try(Attempt, Generic[T]):
     def received(self, wire: bytes) -> bool:
         """Take a matching reply, or ask again in another way."""
         asking = self._asking
+        tap = asking.forwarder.exchanges.tap
+        if tap is not None:
+            server = self.server
+            if self._is_tcp and server.protocol is Protocol.UDP:
+                server = msgspec.structs.replace(server, protocol=Protocol.TCP)
+            tap.replied(server, wire, asking.forwarder.now() - self._began)
         if asking.is_done:
             return True
         cookies = asking.forwarder.cookies

@@ -9,11 +9,13 @@ from __future__ import annotations
 import gc
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import trio
 
 from kdns.admin.metrics import Metrics
+from kdns.admin.pages import StatusPages
+from kdns.admin.status import Rates, Status
 from kdns.answers import server_label
 from kdns.certificate import Certificate
 from kdns.cluster import api_or_manifests, counts_of, load_manifests, troubles_of
@@ -22,6 +24,7 @@ from kdns.control.framing import encode
 from kdns.control.reflector import Pace
 from kdns.gauges import cluster_gauges
 from kdns.net.addresses import own_addresses
+from kdns.overview import overview
 from kdns.program import Program, raise_descriptor_limit
 from kdns.reload import Reloads
 from kdns.serials import Serials
@@ -105,6 +108,27 @@ class Controller:
         self.metrics.add(self.crew.gauges())
         self.metrics.add(self.crew.merged)
 
+    # -- what the status page asks --------------------------------------------------------------------------------
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is known of zones and objects."""
+        workers = sum(worker.link is not None for worker in self.crew.workers)
+        numbers = [("events", self.relay.events)]
+        figures = [("workers", workers)]
+        return overview(self.relay, self.source, self._zones, self.program.addresses, figures, numbers)
+
+    def client_name(self, address: str) -> str:
+        """Return nothing: clients are known by their addresses here."""
+        return ""
+
+    async def rates(self, count: int) -> Rates:
+        """Return who asks most, and for what."""
+        return self.crew.rates(count)
+
+    async def explain(self, name: str, rrtype: str, asker: str) -> list[str]:
+        """Explain a question. Raises ValueError."""
+        return await self.crew.explain(name, rrtype, asker)
+
     # -- what the admin pages ask ---------------------------------------------------------------------------------
 
     def not_ready(self) -> list[str]:
@@ -164,7 +188,8 @@ class Controller:
             parts.append(self._serials.notifier.run)
         if self.snapshots is not None:
             parts.append(self.snapshots.run)
-        await self.program.run(self, parts, fit=fit, task_status=task_status)
+        pages = StatusPages(Status("kdns", self, [self.crew.merged]), self.config.status)
+        await self.program.run(self, parts, fit=fit, pages=pages, task_status=task_status)
 
     async def has_begun(self) -> None:
         """Return once all workers have everything, and answer: together, where they have not begun by themselves."""

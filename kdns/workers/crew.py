@@ -22,11 +22,12 @@ import msgspec
 import trio
 
 from kdns.admin.metrics import Gauges
+from kdns.admin.status import Rates
 from kdns.control.framing import encode, Messages
 from kdns.net.listeners import DRAIN_SECONDS, Sockets
 from kdns.workers.merged import Merged
 from kdns.workers.spawner import Ended, Failed, Spawned, Spawner
-from kdns.workers.wire import Asked, Drain, Hold, read_telling, Retire, Told
+from kdns.workers.wire import Asked, Drain, Explain, Explained, Hold, read_telling, Retire, Telling, Told
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,15 @@ class Worker:
         self.news.set()
 
 
+class Explanation:
+    """What a worker is waited for to say."""
+
+    def __init__(self) -> None:
+        self.is_there = trio.Event()
+        self.lines: Sequence[str] = ()
+        self.error = ""
+
+
 class Crew:
     """*count* workers (``program.Answering``). *everything* yields what a new one must be told before it answers."""
 
@@ -99,6 +109,8 @@ class Crew:
         self.began = trio.Event()
         """Set once all workers have been started for the first time."""
         self.merged = Merged()
+        self._explained = 0
+        self._explanations: dict[int, Explanation] = {}
         self._nursery: trio.Nursery | None = None
         self._is_stopping = False
         self._is_retired = False
@@ -290,7 +302,34 @@ class Crew:
             log.error("worker %d says what makes no sense (%s); killed", worker.number, exc)  # noqa: TRY400
             self._kill(worker)
 
-    def _take(self, worker: Worker, told: Told) -> None:
+    def rates(self, count: int) -> Rates:
+        """Return who asks most and for what, of all workers; see ``kdns.net.hitters``."""
+        told = [worker.told for worker in self.workers if worker.told is not None]
+        return _added(count, (one.names for one in told)), _added(count, (one.clients for one in told))
+
+    async def explain(self, name: str, rrtype: str, asker: str) -> list[str]:
+        """Have a worker explain a question. Raises ValueError."""
+        worker = next((worker for worker in self.workers if worker.link is not None and worker.told is not None), None)
+        if worker is None:
+            raise ValueError("no worker is there to be asked")
+        number, self._explained = self._explained, self._explained + 1
+        said = self._explanations[number] = Explanation()
+        try:
+            worker.tell(encode(Explain(number, name, rrtype, asker)))
+            with trio.move_on_after(ANSWER_SECONDS):
+                await said.is_there.wait()
+        finally:
+            del self._explanations[number]
+        if said.error:
+            raise ValueError(said.error)
+        return list(said.lines) or [f"worker {worker.number} did not answer in {ANSWER_SECONDS:g} s"]
+
+    def _take(self, worker: Worker, told: Telling) -> None:
+        if isinstance(told, Explained):
+            if (said := self._explanations.get(told.number)) is not None:
+                said.lines, said.error = told.lines, told.error
+                said.is_there.set()
+            return
         worker.told = told
         worker.was_synced |= told.is_synced
         worker.asked_at = None if told.number == worker.asked else trio.current_time()
@@ -353,6 +392,14 @@ class Crew:
             worker.pause = min(max(2 * worker.pause, FIRST_PAUSE_SECONDS), MAX_PAUSE_SECONDS)
         if not self._is_stopping:
             await self._start(worker)
+
+
+def _added(count: int, rows: Iterable[Iterable[tuple[bytes, float]]]) -> list[tuple[bytes, float]]:
+    total: dict[bytes, float] = {}
+    for some in rows:
+        for key, rate in some:
+            total[key] = total.get(key, 0.0) + rate
+    return sorted(total.items(), key=lambda item: -item[1])[:count]
 
 
 def _queries_of(told: Told) -> float:

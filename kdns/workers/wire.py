@@ -8,6 +8,7 @@
 | ``Restored``                 | everything that was known in an earlier life has been said                      |
 | ``Moved``                    | the serials of all zones, by the first of those that share one                  |
 | ``Asked``                    | say how things are: once a second, and when somebody looks at the metrics       |
+| ``Explain``                  | say why a question is answered as it is                                         |
 | ``Static``                   | the static records, all of them                                                 |
 | ``Hold``                     | take nothing more from the sockets: somebody else answers on them, too          |
 | ``Retire``                   | ask sessions to go                                                              |
@@ -16,6 +17,7 @@
 | from a worker                | meaning                                                                         |
 |------------------------------|---------------------------------------------------------------------------------|
 | ``Told``                     | how things are                                                                  |
+| ``Explained``                | why a question is answered as it is                                             |
 
 Nothing that a worker says is more than data of these types: it reads packets from the network, the controller has the
 credentials.
@@ -86,6 +88,15 @@ class Drain(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Say when nothing is on its way any more."""
 
 
+class Explain(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Say why a question is answered as it is, by a pod of that namespace or none; see ``kdns.overview``."""
+
+    number: int
+    name: str
+    rrtype: str
+    asker: str
+
+
 class Static(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """The static records, by where they are from."""
 
@@ -109,11 +120,12 @@ class Family(msgspec.Struct, frozen=True, array_like=True):
     samples: tuple[Sample, ...]
 
 
-class Told(msgspec.Struct, frozen=True, array_like=True):
+class Told(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """How things are in a worker; ``number`` is that of the question.
 
     ``changed``: the zones whose serials should move, by the first of those that share one. ``cpu_seconds`` are its
     own, user and system; ``octets`` its memory, pages that it shares with others divided by who shares them.
+    ``names`` and ``clients`` are what is asked for most and who asks most (``kdns.net.hitters``), each a second.
     """
 
     number: int
@@ -124,6 +136,16 @@ class Told(msgspec.Struct, frozen=True, array_like=True):
     cpu_seconds: float
     octets: int
     metrics: tuple[Family, ...]
+    names: tuple[tuple[bytes, float], ...]
+    clients: tuple[tuple[bytes, float], ...]
+
+
+class Explained(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Why a question is answered as it is, in lines; or what is wrong with it."""
+
+    number: int
+    lines: tuple[str, ...]
+    error: str
 
 
 Order = (
@@ -142,6 +164,7 @@ Order = (
     | Restored
     | Moved
     | Asked
+    | Explain
     | Hold
     | Retire
     | Drain
@@ -151,7 +174,10 @@ Order = (
 
 
 _orders: Final = reader_of(Order)
-_tellings: Final = reader_of(Told)
+Telling = Told | Explained
+"""What a worker says."""
+
+_tellings: Final = reader_of(Telling)
 
 
 def read_order(body: bytes) -> Order:
@@ -160,7 +186,7 @@ def read_order(body: bytes) -> Order:
     return order
 
 
-def read_telling(body: bytes) -> Told:
+def read_telling(body: bytes) -> Telling:
     """Read what a worker says. Raises ``msgspec.MsgspecError``."""
-    told: Told = _tellings(body)
+    told: Telling = _tellings(body)
     return told

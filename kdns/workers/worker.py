@@ -17,11 +17,13 @@ import psutil
 import trio
 
 from kdns.admin.metrics import Collector
+from kdns.admin.status import TOP
 from kdns.answers import Answers
 from kdns.cluster import Cluster
 from kdns.config import Config
 from kdns.control.framing import encode, Messages
 from kdns.net.listeners import Sockets
+from kdns.overview import explained
 from kdns.privileges import keep_only, READING
 from kdns.program import raise_descriptor_limit
 from kdns.serve import GC_THRESHOLDS, TICK_SECONDS
@@ -30,6 +32,8 @@ from kdns.workers.wire import (
     Completed,
     Deleted,
     Drain,
+    Explain,
+    Explained,
     Family,
     Hold,
     Moved,
@@ -117,6 +121,8 @@ class Worker:
                 order = read_order(body)
                 if isinstance(order, Asked):
                     await self._link.send_all(encode(self._told(order.number)))
+                elif isinstance(order, Explain):
+                    await self._link.send_all(encode(self._explain(order)))
                 elif isinstance(order, Drain):
                     nursery.start_soon(self._drain)
                 elif isinstance(order, Static):
@@ -152,14 +158,21 @@ class Worker:
                 self.answers.listeners.hold()
             case Retire():
                 self.answers.listeners.retire()
-            case Asked() | Drain() | Static():
+            case Asked() | Drain() | Explain() | Static():
                 raise AssertionError("taken by the caller")
             case _:
                 sink.apply((share(order),), is_first=sink.is_loading(kind_of(order)))
 
+    def _explain(self, order: Explain) -> Explained:
+        try:
+            return Explained(order.number, tuple(explained(self.cluster, order.name, order.rrtype, order.asker)), "")
+        except ValueError as exc:
+            return Explained(order.number, (), str(exc) or "no question")
+
     def _told(self, number: int) -> Told:
         cluster = self.cluster
         times = os.times()
+        names, clients = self.answers.listeners.sampler.rates(TOP)
         return Told(
             number,
             cluster.sink.is_synced,
@@ -169,6 +182,8 @@ class Worker:
             times.user + times.system,
             _proportional_octets(self._process),
             tuple(families_of(self.answers.collectors)),
+            tuple(names),
+            tuple(clients),
         )
 
 

@@ -450,7 +450,7 @@ class Supervisor:
         for _, sock in sockets.dns.udp:
             self._say(f"answering on {Listen(*sock.getsockname()[:2])} (udp, tcp)")
         for sock in sockets.admin:
-            self._say(f"metrics, health and readiness on http://{Listen(*sock.getsockname()[:2])}")
+            self._say(f"status, metrics, health and readiness on http://{Listen(*sock.getsockname()[:2])}")
 
 
 def _routes(config: Config) -> object:

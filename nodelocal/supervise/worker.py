@@ -104,7 +104,7 @@ class Worker:
                 case {"watch": dict() as said_by_watcher}:
                     self._server.watched(said_by_watcher)
                 case {"facts": facts}:
-                    self._server.facts.update(facts)
+                    self._server.counted.update(facts)
                 case {"reloads": reloads}:
                     self._server.reloads.take(reloads)
                 case {"dump": path}:

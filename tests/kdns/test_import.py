@@ -259,6 +259,24 @@ def test_everything_that_has_a_counterpart(tmp_path: Path, monkeypatch: pytest.M
     assert kdns_config.load({}, file).ttl == 7
 
 
+@pytest.mark.parametrize(
+    ("written", "wanted"),
+    [
+        ("/tmp/dnstap.sock full", "unix:/tmp/dnstap.sock"),
+        ("unix:///tmp/dnstap.sock", "unix:/tmp/dnstap.sock"),
+        ("tcp://127.0.0.1:6000 full", "tcp://127.0.0.1:6000"),
+        ("tcp://collector.example:6000", None),
+        ("tls://127.0.0.1:6000", None),
+        ("", None),
+    ],
+)
+def test_dnstap(written: str, wanted: str | None) -> None:
+    imported = import_text(f". {{\n kubernetes cluster.local\n dnstap {written}\n}}\n", "f")
+    assert imported.options.get("dnstap") == wanted
+    (note,) = [note for note in imported.notes if str(note).startswith("f:3:")]
+    assert note.is_lost == (wanted is None)
+
+
 def test_the_config_map_of_coredns_and_its_lines() -> None:
     body = "\n".join("    " + line for line in KUBEADM.splitlines())
     text = f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: coredns}}\ndata:\n  Corefile: |\n{body}\n    nothere\n"

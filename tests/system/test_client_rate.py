@@ -74,7 +74,8 @@ def test_a_flood_is_answered_up_to_the_rate_and_then_slips(program: str, tmp_pat
 def test_without_a_rate_nobody_is_limited(tmp_path: Path) -> None:
     (tmp_path / "none.yaml").write_text("")
     with kdns("--manifests", tmp_path, *RECORD) as server:
-        assert len(flood(server, "127.0.0.9", 1_000)) == 1_000
+        for _ in range(4):  # as many as wait in a socket where the server has to wait for a processor
+            assert len(flood(server, "127.0.0.9", 200)) == 200
         reply = ask_udp(server.port, dns.message.make_query(NAME, "A").to_wire())
         assert reply is not None
         assert not dns.message.from_wire(reply).flags & dns.flags.TC

@@ -56,13 +56,14 @@ def found() -> Iterator[dict[str, Metrics]]:
                 "--api-server", api.url, "--workers", "2", "--push", "tcp", "--transfer-to", "127.0.0.0/8", "--notify",
                 "127.0.0.1:9", "--upstream", "127.0.0.1:9", "--state-dir", folder, "--client-rate", "1000",
                 "--external-zone", "apps.test", "--clusterset-zone", "clusterset.local", "--record", "a.test A 192.0.2.1",
+                "--dnstap", f"unix:{folder}/no.sock",
             )
         )  # fmt: skip
         behind.wait_for("synced")
         node = stack.enter_context(
             nodelocal(
                 "--cluster", f"127.0.0.1:{behind.port}", "--upstream", "127.0.0.1:9", "--supervise", "--client-rate", "1000",
-                "--api-server", api.url, "--node", "n1",
+                "--api-server", api.url, "--node", "n1", "--dnstap", f"unix:{folder}/no.sock",
             )
         )  # fmt: skip
         for port in (behind.port, node.port):

@@ -177,7 +177,7 @@ def test_metrics_are_added_up_and_counts_outlive_their_worker() -> None:
 
 
 def test_what_a_worker_tells_comes_out_as_it_went_in() -> None:
-    told = Told(1, True, False, ("cluster.local.",), ("a trouble",), 1.5, 10, families(1, 2))
+    told = Told(1, True, False, ("cluster.local.",), ("a trouble",), 1.5, 10, families(1, 2), ((b"n", 1.0),), ())
     assert read_telling(encode(told)[LENGTH_OCTETS:]) == told
 
 
