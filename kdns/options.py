@@ -95,6 +95,8 @@ def whole_number(most: int) -> Callable[[Any], int]:
 
     def read(value: Any) -> int:
         number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+        if isinstance(number, float) and number.is_integer():  # as programs write TOML that know no whole numbers
+            number = int(number)
         if isinstance(number, bool) or not isinstance(number, int):
             raise ValueError("no whole number")  # noqa: TRY004 - every reader raises ValueError
         if not 0 <= number <= most:

@@ -118,8 +118,8 @@ class PublicNames:
 
 def _size(value: Any) -> int:
     """Read octets: ``33554432``, ``32MiB``."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        number = value
+    if isinstance(value, int | float) and not isinstance(value, bool) and value == int(value):
+        number = int(value)
     else:
         written = text(value).strip().lower()
         digits = written.rstrip("kmgib")

@@ -19,7 +19,10 @@ from zones.names import Name
 from zones.search import explicit_walk
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
-ROOTS = ["kdns", "nodelocal", "search-path", "overlays/trial", "overlays/multicluster", "overlays/node-local-address"]
+ROOTS = [
+    "kdns", "nodelocal", "search-path", "overlays/trial", "overlays/multicluster", "overlays/node-local-address",
+    "overlays/autoscaled",
+]  # fmt: skip
 
 needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
 
@@ -120,7 +123,7 @@ def flags_of(args: list[str]) -> dict[str, Any]:
     for arg in args:
         if arg.startswith("--"):
             name, _, value = arg[2:].partition("=")
-            if name in ("service-address", "upstream", "cluster", "admin", "clusterset-zone", "listen"):
+            if name in ("service-address", "upstream", "cluster", "cluster-zone", "admin", "clusterset-zone", "listen"):
                 flags.setdefault(name, []).append(value)
             else:
                 flags[name] = value or True

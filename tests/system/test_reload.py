@@ -22,6 +22,7 @@ import yaml
 from tests.support.api_server import ApiServer
 from tests.support.kube import namespace, service
 from tests.support.process import Kdns, kdns, nodelocal, run_kdns, wait_until
+from tests.support.secondary import free_port
 
 pytestmark = pytest.mark.system
 
@@ -339,10 +340,15 @@ def test_nodelocal_keeps_its_cache_unless_others_are_asked(node_config: Path, tm
         assert metric(outside, "coredns_dns_requests_total") >= before
 
 
-def test_nodelocal_takes_a_restart_for_its_sockets_and_the_node(node_config: Path) -> None:
-    with nodelocal("--config", node_config) as server:
-        write(node_config, *node_config.read_text().splitlines(), 'local-address = ["169.254.20.11"]')
-        server.wait_for("not used; the configuration of before goes on")
+def test_nodelocal_takes_a_restart_for_its_sockets(node_config: Path) -> None:
+    port, other = free_port(), free_port()
+    write(node_config, 'cluster = ["127.0.0.1:1"]', f'listen = ["127.0.0.1:{port}"]')
+    with nodelocal("--config", node_config, listen=()) as server:
+        change(node_config, str(port), str(other))
+        server.wait_for(rf"listen: found 127.0.0.1:{other}; expected 127.0.0.1:{port}, as at the start, or a restart")
+        assert server.port == port
+        change(node_config, str(other), str(port))
+        server.wait_until(lambda: server.page("/ready") == (200, "OK"))
 
 
 def test_nodelocal_follows_other_pods_when_told_to(node_config: Path) -> None:
