@@ -3,6 +3,7 @@
 # make compiled   build/compiled: the same programs with their data path as machine code (needs a C compiler)
 # make fuzz   mutated inputs for everything that is read, guided by coverage where atheris can be had (FUZZ_SECONDS each)
 # make soak   both programs, a cluster that changes, faults from a seed, every answer compared (SOAK_SECONDS, SOAK_SEED)
+# make docs   build/docs: the pages of docs/, as HTML
 # make audit  what the image is made of: installs by hash, may be used, has no known hole; make lock: make it anew
 # Nothing needs root, and nothing but pip's cache is left outside this folder.
 
@@ -12,10 +13,10 @@ BIN    := $(VENV)/bin
 
 COMPILED := build/compiled
 
-.PHONY: demo test compiled test-compiled fuzz soak audit lock lint clean help
+.PHONY: demo test compiled test-compiled fuzz soak audit lock docs lint clean help
 
 help:
-	@sed -n 's/^# //p' Makefile | head -8
+	@sed -n 's/^# //p' Makefile | head -9
 
 demo: $(VENV)/.installed
 	$(BIN)/nodelocal demo
@@ -53,6 +54,10 @@ SOAK_SECONDS ?= 1800
 soak: $(VENV)/.installed-test
 	$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+	@echo "build/docs/index.html"
+
 audit:
 	.ci/audit
 
@@ -81,6 +86,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 $(VENV)/.installed-lint: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,bench,lint]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@
 
 clean:
