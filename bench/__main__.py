@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -327,25 +328,29 @@ def run() -> None:
     """Run the command line; what keeps figures from being made is one line."""
     try:
         main(prog_name="python -m bench", standalone_mode=False)
-    except BenchError as exc:
-        if isinstance(
-            exc.__context__, KeyboardInterrupt
-        ):  # servers end by the same Ctrl-C, and are missed on the way out
-            _end_interrupted()
-        click.echo(f"bench: {exc}", err=True)
-        sys.exit(1)
+    except (click.Abort, KeyboardInterrupt):
+        _end_interrupted()
     except click.ClickException as exc:
         exc.show()
         sys.exit(exc.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        _end_interrupted()
+    except Exception as exc:
+        if _is_due_to_interruption(exc):
+            _end_interrupted()
+        if not isinstance(exc, BenchError):
+            raise
+        click.echo(f"bench: {exc}", err=True)
+        sys.exit(1)
 
 
 def _is_due_to_interruption(exc: BaseException) -> bool:
-    """Tell whether Ctrl-C is behind it: servers end by it, too, and are missed on the way out."""
+    """Tell whether Ctrl-C is behind it: servers end by it, too, and may be missed before it is noticed here."""
     context: BaseException | None = exc
     while context is not None and not isinstance(context, KeyboardInterrupt):
         context = context.__context__
+    try:
+        time.sleep(0.2)
+    except KeyboardInterrupt:
+        return True
     return context is not None
 
 

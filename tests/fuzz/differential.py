@@ -167,6 +167,10 @@ RULES: Sequence[Rule] = (
         lambda wire, ours, theirs: _class_of(wire) != 1 and _rcode(ours) == REFUSED,
     ),
     (
+        "TC in a query: not looked at here, FORMERR there",
+        lambda wire, ours, theirs: bool(wire[2] & 0x02) and _rcode(theirs) == FORMERR,
+    ),
+    (
         "an RCODE in a query: not looked at here, FORMERR there",
         lambda wire, ours, theirs: bool(wire[3] & 15) and _rcode(theirs) == FORMERR,
     ),
