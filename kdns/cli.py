@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +12,7 @@ import trio
 
 from kdns import config
 from kdns.admin import logs
-from kdns.cluster import Cluster, counts_of
+from kdns.cluster import api_or_manifests, Cluster, counts_of
 from kdns.command import Command, OptionGroups, with_options
 from kdns.control.client import ApiServer
 from kdns.control.manifests import ManifestSource
@@ -35,7 +34,8 @@ from kdns.workers.controller import Controller, make_spawner
 from kdns.workers.spawner import Spawner
 from zones.errors import BadName
 from zones.names import Name
-from zones.records import A, rrtype_from_text
+from zones.objects import Kind, ObjectKey
+from zones.records import rrtype_from_text
 
 LIST_SECONDS: Final = 30.0
 """How long ``kdns zone`` waits for an API server to have told everything."""
@@ -216,7 +216,7 @@ async def _check(conf: config.Config) -> None:
 @click.option(
     "--names",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Ask for the names in this file as well: a name and perhaps a type on each line.",
+    help="Ask for the names in this file as well: a name and perhaps a type on each line, or a dnstap capture.",
 )
 @config_options
 def diff(against: str, names: Path | None, config_file: Path | None, **flags: Any) -> None:
@@ -235,9 +235,10 @@ def diff(against: str, names: Path | None, config_file: Path | None, **flags: An
 
 async def _diff(conf: config.Config, server: UpstreamServer, names: Path | None) -> None:
     from kdns.migrate.difference import compare, questions_of
+    from kdns.migrate.names import names_in
 
     cluster = Cluster(conf)
-    more = list(_names_in(names)) if names is not None else []
+    more = names_in(names) if names is not None else []
     _check_credentials(conf)
     cluster.load()
     if not cluster.sink.is_synced:
@@ -260,23 +261,6 @@ async def _diff(conf: config.Config, server: UpstreamServer, names: Path | None)
     )
     if comparison.unexplained:
         sys.exit(1)
-
-
-def _names_in(path: Path) -> Iterator[tuple[Name, int]]:
-    """Yield the names and types of a file. Raises ConfigError with every line that has none."""
-    problems = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-        words = line.split("#", 1)[0].split()
-        if not words:
-            continue
-        try:
-            name, qtype = Name.from_text(words[0]), rrtype_from_text(words[1]) if len(words) > 1 else A
-        except (BadName, ValueError) as exc:
-            problems.append(Problem(f"{path}:{number}", repr(line), f"a name, and perhaps a type ({exc})"))
-            continue
-        yield name, qtype
-    if problems:
-        raise ConfigError(problems)
 
 
 @main.command("explain", cls=OptionGroups, short_help="Say why a name is answered as it is.")
@@ -303,12 +287,16 @@ def explain_command(name: str, rrtype: str, pod: str | None, config_file: Path |
 async def _explain(conf: config.Config, typed: str, qname: Name, qtype: int, namespace: str | None) -> None:
     from kdns.explain import explain, explain_as
 
-    cluster = Cluster(conf)
+    versions: dict[tuple[Kind, ObjectKey], str] = {}
+    cluster = Cluster(conf, api_or_manifests(conf, versions=versions))
     _check_credentials(conf)
     cluster.load()
     if not cluster.sink.is_synced:
         await _sync(cluster)
-    lines = explain(cluster, qname, qtype) if namespace is None else explain_as(cluster, conf, typed, qtype, namespace)
+    if namespace is None:
+        lines = explain(cluster, qname, qtype, versions)
+    else:
+        lines = explain_as(cluster, conf, typed, qtype, namespace, versions)
     for line in lines:
         click.echo(line)
 

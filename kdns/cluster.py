@@ -29,7 +29,7 @@ from kdns.static import StaticSource
 from zones.decode import Decoder
 from zones.imports import Imports
 from zones.names import Name
-from zones.objects import Kind
+from zones.objects import Kind, ObjectKey
 from zones.outside import Claim
 from zones.records import RRset
 from zones.rewrite import Rewrites
@@ -77,9 +77,14 @@ MakeSource = Callable[[StoreSink], Source]
 
 
 def api_or_manifests(
-    config: Config, metrics: Metrics | None = None, pace: Pace | None = None
+    config: Config,
+    metrics: Metrics | None = None,
+    pace: Pace | None = None,
+    *,
+    versions: dict[tuple[Kind, ObjectKey], str] | None = None,
 ) -> Callable[[Sink], Source]:
-    """Return what makes the source that *config* names. Requests are noted in *metrics*."""
+    """Return what makes the source that *config* names. Requests are noted in *metrics*, resourceVersions in
+    *versions*."""
 
     def make(sink: Sink) -> Source:
         scope = Scope(
@@ -94,6 +99,7 @@ def api_or_manifests(
             imports=bool(config.clusterset_zones),
             topology_zones=config.zonal,
             outside=bool(config.external_zones),
+            versions=versions,
         )
         if config.access is None:
             return ManifestSource(config.manifests, ManifestReader(decoder, scope, CORE | sink.kinds), sink)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 from kdns.answer.authority import Ask
 from kdns.cluster import Cluster
@@ -16,8 +17,13 @@ from zones.pods import PodMode
 from zones.records import address_to_text, rrtype_to_text
 from zones.reverse import digits_of, IN_ADDR_ARPA, IP6_ARPA
 
+Versions = Mapping[tuple[Kind, ObjectKey], str]
+"""The resourceVersions of objects, as far as they are known."""
 
-def explain(cluster: Cluster, qname: Name, qtype: int) -> Iterator[str]:
+NO_VERSIONS: Final[Versions] = {}
+
+
+def explain(cluster: Cluster, qname: Name, qtype: int, versions: Versions = NO_VERSIONS) -> Iterator[str]:
     """Yield the lines that say how the question is answered, and by what."""
     yield f"{qname} {rrtype_to_text(qtype)}"
     wire = make_question(b"\0\0", qname, qtype, edns=False)
@@ -33,7 +39,7 @@ def explain(cluster: Cluster, qname: Name, qtype: int) -> Iterator[str]:
         yield "  in none of the zones: " + ", ".join(one.origin.to_text() for one in cluster.zones.all)
     else:
         yield f"  in the zone {zone.origin}"
-        yield from (f"  {line}" for line in _objects(cluster, qname, zone.origin))
+        yield from (f"  {line}" for line in _objects(cluster, qname, zone.origin, versions))
     answer = cluster.authority.answer(query)
     if isinstance(answer, Ask):
         yield f"  asked of the upstreams: {answer.qname} {rrtype_to_text(answer.qtype)}"
@@ -42,7 +48,14 @@ def explain(cluster: Cluster, qname: Name, qtype: int) -> Iterator[str]:
 
 
 def explain_as(
-    cluster: Cluster, config: Config, typed: str, qtype: int, namespace: str, ndots: int = 5
+    cluster: Cluster,
+    config: Config,
+    typed: str,
+    qtype: int,
+    namespace: str,
+    versions: Versions = NO_VERSIONS,
+    *,
+    ndots: int = 5,
 ) -> Iterator[str]:
     """Yield how a pod of *namespace* comes to an answer: each step of its search path, until one answers."""
     zone = config.zones[0]
@@ -57,7 +70,7 @@ def explain_as(
     many = f"{len(steps)} step{'s' * (len(steps) != 1)}"
     yield f"a pod of namespace {namespace} looks {typed} up in {many} at most (ndots:{ndots})"
     for number, step in enumerate(steps, 1):
-        lines = list(explain(cluster, step, qtype))
+        lines = list(explain(cluster, step, qtype, versions))
         yield f"{number}. {lines[0]}"
         yield from lines[1:]
         if any(line.strip().startswith("answer") for line in lines):
@@ -66,7 +79,7 @@ def explain_as(
     yield "ends nowhere: the name does not exist for that pod, unless an upstream or the node's search domains have it"
 
 
-def _objects(cluster: Cluster, qname: Name, origin: Name) -> Iterator[str]:
+def _objects(cluster: Cluster, qname: Name, origin: Name, versions: Versions) -> Iterator[str]:
     if origin.is_under(IN_ADDR_ARPA) or origin.is_under(IP6_ARPA):
         yield from _reverse(cluster, qname)
         return
@@ -97,11 +110,17 @@ def _objects(cluster: Cluster, qname: Name, origin: Name) -> Iterator[str]:
     if not isinstance(thing, Service):
         yield f"there is no Service {name.decode(errors='replace')} in namespace {namespace.decode()}"
         return
-    yield from _service(cluster, thing, labels[:-3])
+    yield from _service(cluster, thing, labels[:-3], versions)
 
 
-def _service(cluster: Cluster, service: Service, below: Sequence[bytes]) -> Iterator[str]:
+def _at(versions: Versions, kind: Kind, namespace: bytes, name: bytes) -> str:
+    version = versions.get((kind, ObjectKey(namespace, name)))
+    return f" at version {version}" if version else ""
+
+
+def _service(cluster: Cluster, service: Service, below: Sequence[bytes], versions: Versions) -> Iterator[str]:
     where = f"Service {service.namespace.decode()}/{service.name.decode()}"
+    where += _at(versions, Kind.SERVICE, service.namespace, service.name)
     if service.external_name is not None:
         yield f"{where}: an alias of {service.external_name} (ExternalName)"
         return
@@ -114,7 +133,10 @@ def _service(cluster: Cluster, service: Service, below: Sequence[bytes]) -> Iter
     ends = [endpoint for piece in slices for endpoint in piece.endpoints]
     ready = sum(endpoint.is_ready for endpoint in ends)
     if service.is_headless or cluster.config.ignore_empty_service or below:
-        names = ", ".join(sorted(piece.name.decode() for piece in slices)) or "none"
+        told = (
+            piece.name.decode() + _at(versions, Kind.ENDPOINT_SLICE, piece.namespace, piece.name) for piece in slices
+        )
+        names = ", ".join(sorted(told)) or "none"
         not_ready = " (not-ready ones answer, too: publishNotReadyAddresses)" if service.publish_not_ready else ""
         yield f"EndpointSlices: {names}; {ready} of {len(ends)} endpoints ready{not_ready}"
     if service.is_headless and not ends:

@@ -84,7 +84,8 @@ class Decoder:
     *endpoint_pod_names* gives an endpoint without a hostname the name of its pod for a label (CoreDNS's option
     of that name; a pod name that is no single label is passed over). What *scope* does not admit becomes None, and so
     do slices imported from other clusters unless *imports*. With *topology_zones* endpoints keep theirs,
-    with *outside* Services keep where they are reached from outside the cluster.
+    with *outside* Services keep where they are reached from outside the cluster. *versions* is given the
+    resourceVersion of each object that is made.
     """
 
     def __init__(
@@ -95,7 +96,9 @@ class Decoder:
         imports: bool = False,
         topology_zones: bool = False,
         outside: bool = False,
+        versions: dict[tuple[Kind, ObjectKey], str] | None = None,
     ) -> None:
+        self._versions = versions
         self._endpoint_pod_names = endpoint_pod_names
         self._imports = imports
         self._topology_zones = topology_zones
@@ -123,7 +126,11 @@ class Decoder:
         meta = json.metadata or Meta()
         if not self._scope.admits(KIND_OF_JSON[type(json)], meta.namespace or "default", meta.name or "", meta.labels):
             return None
-        return self._from[type(json)](json)
+        made = self._from[type(json)](json)
+        if self._versions is not None and made is not None and meta.resource_version:
+            kind = KIND_OF_JSON[type(json)]
+            self._versions[kind, key_of(kind, meta)] = meta.resource_version
+        return made
 
     def convert(self, kind: Kind, value: object) -> Object | None:
         """Do the same from plain dicts and lists, as YAML gives them."""

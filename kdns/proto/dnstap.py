@@ -1,6 +1,6 @@
 """dnstap: DNS messages and what is known of them as protocol buffers (dnstap.info), in frame streams (fstrm).
 
-Only what is written here is encoded; a reader of any protocol buffer library reads it.
+Only what is needed here is encoded and read; a reader of any protocol buffer library reads it.
 
 | frame (Frame Streams, as ``fstrm`` has them)  | octets                                                            |
 |-----------------------------------------------|-------------------------------------------------------------------|
@@ -13,6 +13,7 @@ reader.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import IntEnum
 from functools import lru_cache
 from typing import Final
@@ -130,3 +131,62 @@ def _varint(value: int) -> bytes:
         value >>= 7
     octets.append(value)
     return bytes(octets)
+
+
+def queries_in(stream: bytes) -> Iterator[bytes]:
+    """Yield the queries in a captured stream, from messages about clients. Raises ValueError for what is none.
+
+    A capture that breaks off in the middle of a frame, as one does that is still being written, ends before it.
+    """
+    at = 0
+    while at + 4 <= len(stream):
+        size = int.from_bytes(stream[at : at + 4], "big")
+        at += 4
+        if not size:  # a control frame
+            at += 4 + int.from_bytes(stream[at : at + 4], "big")
+            continue
+        if at + size > len(stream):
+            return
+        message = _field(stream[at : at + size], 14)
+        if message is not None and _number_of(message, 1) in (1, 3, 5, 7, 9, 11) and (wire := _field(message, 10)):
+            yield wire
+        at += size
+
+
+def _fields(octets: bytes) -> Iterator[tuple[int, int | bytes]]:
+    at = 0
+    while at < len(octets):
+        tag, at = _read_varint(octets, at)
+        match tag & 7:
+            case 0:
+                value, at = _read_varint(octets, at)
+                yield tag >> 3, value
+            case 2:
+                size, at = _read_varint(octets, at)
+                if at + size > len(octets):
+                    raise ValueError("a field that does not end")
+                yield tag >> 3, octets[at : at + size]
+                at += size
+            case 1 | 5:
+                at += 8 if tag & 7 == 1 else 4
+            case kind:
+                raise ValueError(f"a field of kind {kind}")
+
+
+def _field(octets: bytes, wanted: int) -> bytes | None:
+    return next((value for field, value in _fields(octets) if field == wanted and isinstance(value, bytes)), None)
+
+
+def _number_of(octets: bytes, wanted: int) -> int:
+    return next((value for field, value in _fields(octets) if field == wanted and isinstance(value, int)), 0)
+
+
+def _read_varint(octets: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < len(octets) and shift < 64:
+        value |= (octets[at] & 0x7F) << shift
+        at += 1
+        if not octets[at - 1] & 0x80:
+            return value, at
+        shift += 7
+    raise ValueError("a number that does not end")

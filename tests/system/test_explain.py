@@ -9,6 +9,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from kdns.cli import main
+from tests.support.api_server import ApiServer
 from tests.support.kube import endpoint_slice, namespace, service
 
 pytestmark = pytest.mark.system
@@ -84,3 +85,13 @@ def test_what_is_no_name(manifests: Path) -> None:
     done = explained("a..b", "--manifests", manifests)
     assert done.exit_code == 2
     assert "expected a domain name and a type" in done.output
+
+
+def test_which_version_of_an_object_it_was() -> None:
+    with ApiServer() as api:
+        api.put(namespace(), service("web", "10.96.0.1"), service("db"), endpoint_slice("db", "10.1.0.1"))
+        api.put(service("web", "10.96.0.2"))  # the fifth change
+        done = explained("web", "--as", "default", "--api-server", api.url)
+        assert f"Service default/web at version {api._version}: 10.96.0.2" in done.output
+        done = explained("db.default.svc.cluster.local", "--api-server", api.url)
+        assert "EndpointSlices: db-1 at version " in done.output
