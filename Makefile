@@ -24,12 +24,16 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+# What has nothing to do with the compiled modules, or drives processes that the plain suite has driven.
+NOT_COMPILED := --ignore=tests/bench --ignore=tests/soak --ignore=tests/system/lab --ignore=tests/test_charts.py \
+	--ignore=tests/test_deploy.py --ignore=tests/system/test_status.py --ignore=tests/system/test_reload.py
+
 compiled: $(COMPILED)/.made
 	@echo "To run it: cd $(COMPILED), and then ../../$(BIN)/python -m kdns (or nodelocal, bench)"
 
 test-compiled: $(COMPILED)/.made $(VENV)/.installed-test
 	cp -r tests bench Makefile LICENSE *.md pyproject.toml .ci .gitignore .dockerignore docs deploy $(COMPILED)
-	cd $(COMPILED) && PYTHONPATH=$(CURDIR)/$(COMPILED) $(CURDIR)/$(BIN)/python -m pytest -n 2 --dist loadfile -p no:cacheprovider
+	cd $(COMPILED) && PYTHONPATH=$(CURDIR)/$(COMPILED) $(CURDIR)/$(BIN)/python -m pytest -n 2 --dist loadfile -p no:cacheprovider $(NOT_COMPILED)
 
 $(COMPILED)/.made: $(VENV)/.installed-test pyproject.toml $(wildcard kdns/*.py kdns/*/*.py nodelocal/*.py zones/*.py)
 	@command -v cc >/dev/null || { echo "compiling needs a C compiler: Debian's package gcc has one"; exit 1; }
@@ -69,6 +73,7 @@ lint: $(VENV)/.installed-lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint deploy/Dockerfile
 
 $(BIN)/python:
 	@echo "Making a virtual environment in $(VENV)"
