@@ -26,6 +26,7 @@ from bench import (
     latency,
     load,
     mixes,
+    observe,
     propagation,
     scale,
     unique,
@@ -243,6 +244,16 @@ def bench_watch_traffic(**options: Any) -> None:
 def bench_features(**options: Any) -> None:
     """Memory, and CPU a query, with the further zones and records all off and all on."""
     simple("features", "Everything off, everything on", lambda folder: features.run(folder, **options), **options)
+
+
+@main.command("observe", short_help="What the status page, dnstap and logs cost.")
+@click.option("--seconds", default=4.0, show_default=True, help="Length of a run.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Runs of each way.")
+@click.option("--services", type=click.IntRange(2), default=10_000, show_default=True, help="Services in the cluster.")
+def bench_observe(**options: Any) -> None:
+    """CPU a query while the status page is open, with dnstap, with a log line each; how soon the page is there."""
+    with report_of("observe", **options) as (report, folder):
+        observe.run(report, folder, **options)
 
 
 @main.command("unique", short_help="Memory of kdns under names asked for once.")

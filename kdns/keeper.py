@@ -147,6 +147,8 @@ class Keeper(Generic[C]):
     def _hear(self, generation: Generation[C]) -> None:
         try:
             said = generation.link.recv(4096)
+        except BlockingIOError:
+            return
         except OSError:
             said = b""
         if not said:
@@ -253,6 +255,7 @@ class Keeper(Generic[C]):
                 end.close()
             _end_with(lambda: self._serve(config, theirs, succeeds))
         theirs.close()
+        ours.setblocking(False)  # one that hangs and reads nothing must not have the others wait
         return Generation(config, pid, ours)
 
 

@@ -175,7 +175,11 @@ class Tap:
         octets, self._waiting = self._waiting, bytearray()
         frames, self._frames = self._frames, 0
         if octets:
-            await stream.send_all(octets)
+            try:
+                await stream.send_all(octets)
+            except BaseException:
+                self.dropped += frames
+                raise
             self.sent += frames
 
     async def _notice_end(self, stream: trio.SocketStream) -> None:
