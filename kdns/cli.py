@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import sys
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +17,7 @@ from kdns import config
 from kdns.admin import logs
 from kdns.cluster import api_or_manifests, Cluster, counts_of
 from kdns.command import Command, OptionGroups, with_options
-from kdns.control.client import ApiServer
+from kdns.control.client import Access, ApiServer
 from kdns.control.manifests import ManifestSource
 from kdns.errors import ClusterError, ConfigError, Problem
 from kdns.generation import run_generation
@@ -35,7 +38,8 @@ from kdns.workers.spawner import Spawner
 from zones.errors import BadName
 from zones.names import Name
 from zones.objects import Kind, ObjectKey
-from zones.records import rrtype_from_text
+from zones.records import address_from_text, rrtype_from_text
+from zones.reverse import reverse_name
 
 LIST_SECONDS: Final = 30.0
 """How long ``kdns zone`` waits for an API server to have told everything."""
@@ -113,7 +117,7 @@ def _serve_and_follow(conf: config.Config, file: ConfigFile[config.Config]) -> i
         COMMAND.run(_serve_generation, new, _spawner_for(new), sets, admin, link, succeeds)
         return 0
 
-    return Keeper(file, serve_one).run()
+    return Keeper(file, serve_one, lambda config: config.lameduck).run()
 
 
 async def _serve_generation(
@@ -186,8 +190,11 @@ async def _sync(cluster: Cluster) -> None:
 @main.command(cls=OptionGroups, short_help="Check the configuration and the manifests.")
 @config_options
 def check(config_file: Path | None, **flags: Any) -> None:
-    """Check the configuration, and the manifests if it names some; print every problem."""
-    conf = COMMAND.load(config.load, flags, config_file)
+    """Check the configuration, and the manifests if it names some; print every problem.
+
+    That no source of objects is named is none: in a pod it is the service account.
+    """
+    conf = COMMAND.load(partial(config.load, needs_source=False), flags, config_file)
     logs.set_up(as_json=False)
     COMMAND.run(_check, conf)
 
@@ -205,6 +212,8 @@ async def _check(conf: config.Config) -> None:
     if problems:
         raise ConfigError(problems)
     click.echo("kdns: the configuration is good")
+    if conf.access == Access():
+        click.echo("kdns: objects will come from the API server of the pod's service account")
     if isinstance(server.cluster.source, ManifestSource):
         click.echo(f"kdns: the manifests are good: {counts_of(server.cluster.sink)}")
 
@@ -225,7 +234,7 @@ def diff(against: str, names: Path | None, config_file: Path | None, **flags: An
     The objects come from where kdns's would; no kdns needs to be running. Status 1 where a difference has no reason.
     """
     conf = COMMAND.load(config.load, flags, config_file)
-    logs.set_up(as_json=False)
+    logs.set_up(as_json=False, level=logging.WARNING)
     try:
         server = server_from_text(against, default=Protocol.TCP)
     except ValueError as exc:
@@ -276,8 +285,10 @@ def explain_command(name: str, rrtype: str, pod: str | None, config_file: Path |
     The objects come from where kdns's would; no kdns needs to be running.
     """
     conf = COMMAND.load(config.load, flags, config_file)
-    logs.set_up(as_json=False)
+    logs.set_up(as_json=False, level=logging.WARNING)
     try:
+        with suppress(ValueError):  # an address: whose it is
+            name, rrtype = reverse_name(address_from_text(name)).to_text(), "PTR" if rrtype == "A" else rrtype
         qname, qtype = Name.from_text(name), rrtype_from_text(rrtype.upper())
     except (BadName, ValueError) as exc:
         COMMAND.end_with([Problem(f"{name} {rrtype}", str(exc), "a domain name and a type such as AAAA")])
@@ -299,6 +310,8 @@ async def _explain(conf: config.Config, typed: str, qname: Name, qtype: int, nam
         lines = explain_as(cluster, conf, typed, qtype, namespace, versions)
     for line in lines:
         click.echo(line)
+    if namespace is None and not typed.endswith(".") and len(qname.labels) < 2:
+        click.echo("a pod looks it up along its search path, from its own namespace: --as NAMESPACE")
 
 
 @main.command("import", short_help="Write a Corefile's options as ours.")
@@ -323,7 +336,10 @@ def import_command(file: Path, program: str | None, output: Path | None) -> None
     except ConfigError as exc:
         COMMAND.end_with(exc.problems)
     if output is not None:
-        output.write_text(imported.toml(), encoding="utf-8")
+        try:
+            output.write_text(imported.toml(), encoding="utf-8")
+        except OSError as exc:
+            COMMAND.end_with([Problem(f"--output {output}", exc.strerror or str(exc), "a file that can be written")])
     else:
         click.echo(imported.toml(), nl=False)
     for note in sorted(imported.notes, key=lambda note: note.line):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from datetime import datetime, UTC
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -93,7 +94,14 @@ class Command:
         if log_format is LogFormat.TEXT:
             return click.echo
         return lambda line: click.echo(
-            json.dumps({"level": "info", "logger": self.name, "message": line.removeprefix(f"{self.name}: ")})
+            json.dumps(
+                {
+                    "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                    "level": "info",
+                    "logger": self.name,
+                    "message": line.removeprefix(f"{self.name}: "),
+                }
+            )
         )
 
     def run(self, main: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:

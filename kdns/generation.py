@@ -3,6 +3,7 @@
 | from the keeper (``kdns.keeper``)   | meaning                                                      |
 |-------------------------------------|--------------------------------------------------------------|
 | ``{"hold": true}``                  | another one answers; finish what has begun, and end          |
+| ``{"end": seconds}``                | be unready and answer for that long, then end; again: now    |
 | ``{"reloads": {…}}``                | what came of reading the file, for the metrics and /ready    |
 
 What it says in turn, once each: ``{"fit": true}`` when it has all that it answers from, and ``{"serving": true}`` when
@@ -32,9 +33,7 @@ async def run_generation(server: Server | Controller, link: socket.socket, *, su
             await stream.send_all(encode({"fit": True}))
 
         async with trio.open_nursery() as serving:
-            await serving.start(partial(server.run, fit=fit if succeeds else None))
-            if succeeds:
-                await server.has_begun()
+            await serving.start(partial(server.run, fit=fit if succeeds else None, heeds_signals=False))
             await stream.send_all(encode({"serving": True}))
         nursery.cancel_scope.cancel()
 
@@ -44,5 +43,7 @@ async def _follow(server: Server | Controller, stream: trio.SocketStream) -> Non
         match said:
             case {"hold": _}:
                 server.program.hold()
+            case {"end": seconds}:
+                server.program.stop(seconds)
             case {"reloads": reloads}:
                 server.reloads.take(reloads)

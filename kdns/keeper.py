@@ -12,7 +12,8 @@ sockets there are, nothing of the old configuration can be left over, and what c
 | the file changes again meanwhile                | the one that is not ready yet is ended, and another forked         |
 | the generation that answers ends by itself      | another takes its place and its sockets, where what comes waits    |
 | the first one ends with a status before that    | so does this                                                       |
-| SIGTERM, SIGINT                                 | passed on; this ends when they have                                |
+| one that was succeeded does not end in time     | it is killed: what hangs must not answer as it was before          |
+| SIGTERM, SIGINT                                 | the one that answers is told to end; this ends when it has         |
 
 There is one thread and no event loop here, so that it can fork: the file is looked at, not watched.
 """
@@ -44,6 +45,8 @@ BEGIN_SECONDS: Final = 30.0
 """How long workers may take to be told everything."""
 LONG_LIFE_SECONDS: Final = 10.0
 FIRST_PAUSE_SECONDS: Final = 0.1
+LEAVE_SECONDS: Final = 10.0
+"""How long one that was succeeded, or is told to end, may take beyond what it is given."""
 MAX_PAUSE_SECONDS: Final = 5.0
 """A generation that has lived for less is replaced a little later each time."""
 _FOR_CHILDREN: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP)
@@ -62,7 +65,8 @@ class Generation(Generic[C]):
         self.fit_at: float | None = None
         """When it had all that it answers from, and began to; None before."""
         self.is_serving = False
-        self.is_leaving = False
+        self.leaves_by: float | None = None
+        """When it is killed, if it has not ended."""
 
     def tell(self, **said: object) -> None:
         """Say something; one that reads nothing any more ends by itself, or is found to have ended."""
@@ -80,11 +84,19 @@ class Keeper(Generic[C]):
     succeeded.
 
     *serve* is the whole of such a process; the status that it returns, or exits with, is that of the process.
+    *lameduck* returns the seconds that a configuration has it answer after SIGTERM.
     """
 
-    def __init__(self, file: ConfigFile[C], serve: Callable[[C, socket.socket, bool], int]) -> None:
+    def __init__(
+        self,
+        file: ConfigFile[C],
+        serve: Callable[[C, socket.socket, bool], int],
+        lameduck: Callable[[C], float],
+    ) -> None:
         self._file = file
         self._serve = serve
+        self._lameduck = lameduck
+        self._signals: list[int] = []
         self._current: Generation[C] | None = None
         self._next: Generation[C] | None = None
         self._leaving: list[Generation[C]] = []
@@ -101,17 +113,17 @@ class Keeper(Generic[C]):
         for end in (self._waker, self._woken):
             end.setblocking(False)
         for number in _FOR_CHILDREN:
-            signal.signal(number, lambda number, frame: None)  # so that it wakes, below
+            signal.signal(number, lambda number, frame: self._signals.append(number))
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
-        self._current = self._fork(self._file.config, succeeds=False)
+        self._start()
         while self._all() or self._start_at is not None:
             self._wait()
             self._reap()
+            self._kill_what_hangs()
             if self._is_stopping:
                 continue
             if self._start_at is not None and time.monotonic() >= self._start_at:
-                self._start_at = None
-                self._current = self._fork(self._file.config, succeeds=False)
+                self._start()
             if (self._must_read or self._file.has_changed()) and not self._is_in_between():
                 self._must_read = False
                 self._reload()
@@ -126,10 +138,12 @@ class Keeper(Generic[C]):
         for link in readable:
             if link is self._woken:
                 with contextlib.suppress(BlockingIOError):
-                    for number in self._woken.recv(4096):
-                        self._signalled(number)
+                    self._woken.recv(4096)
             else:
                 self._hear(links[link])
+        signals, self._signals = self._signals, []
+        for number in signals:
+            self._signalled(number)
 
     def _signalled(self, number: int) -> None:
         match number:
@@ -141,8 +155,15 @@ class Keeper(Generic[C]):
                 self._start_at = None
                 if self._next is not None:
                     self._give_up(self._next)
-                if self._current is not None:
-                    self._current.signal(number)
+                if (current := self._current) is None:
+                    return
+                if not current.is_serving:  # nothing has begun that could be finished
+                    self._status = 128 + number
+                    current.signal(signal.SIGKILL)
+                else:
+                    seconds = self._lameduck(current.config) if number == signal.SIGTERM else 0.0
+                    current.leaves_by = current.leaves_by or time.monotonic() + seconds + LEAVE_SECONDS
+                    current.tell(end=seconds)
 
     def _hear(self, generation: Generation[C]) -> None:
         try:
@@ -160,10 +181,10 @@ class Keeper(Generic[C]):
             return
         generation.is_serving = self._has_served = True
         if generation is self._next:
-            before, self._current, self._next = self._current, generation, None
+            before, self._current, self._next, self._start_at = self._current, generation, None, None
             self._file.use(generation.config)
             if before is not None:
-                before.is_leaving = True
+                before.leaves_by = time.monotonic() + LEAVE_SECONDS
                 before.tell(hold=True)
                 self._leaving.append(before)
         generation.tell(reloads=self._file.reloads.said())
@@ -184,8 +205,12 @@ class Keeper(Generic[C]):
             if self._current is None:  # none answers, and there is nothing to succeed
                 self._file.use(config)
             else:
-                self._next = self._fork(config, succeeds=True)
-                self._file.wait("for the objects of the cluster")
+                try:
+                    self._next = self._fork(config, succeeds=True)
+                except OSError as exc:
+                    self._file.refuse([f"no process can be made for it: {exc.strerror}"])
+                else:
+                    self._file.wait("for the objects of the cluster")
         if self._current is not None:
             self._current.tell(reloads=self._file.reloads.said())
 
@@ -213,6 +238,8 @@ class Keeper(Generic[C]):
                 self._current.tell(reloads=self._file.reloads.said())
         elif generation is self._current:
             self._current = None
+            if self._is_stopping and code == -signal.SIGKILL:  # by this process
+                return
             self._status = code if code >= 0 else 128 - code
             if self._is_stopping or (not self._has_served and code >= 0):
                 self._is_stopping = True
@@ -223,8 +250,28 @@ class Keeper(Generic[C]):
             self._status = 0
             if time.monotonic() - generation.began > LONG_LIFE_SECONDS:
                 self._pause = 0.0
-            self._start_at = time.monotonic() + self._pause
-            self._pause = min(max(2 * self._pause, FIRST_PAUSE_SECONDS), MAX_PAUSE_SECONDS)
+            self._start_later()
+
+    def _start_later(self) -> None:
+        self._start_at = time.monotonic() + self._pause
+        self._pause = min(max(2 * self._pause, FIRST_PAUSE_SECONDS), MAX_PAUSE_SECONDS)
+
+    def _start(self) -> None:
+        """Have one that succeeds nobody; later, where no process can be made now."""
+        self._start_at = None
+        try:
+            self._current = self._fork(self._file.config, succeeds=False)
+        except OSError as exc:
+            log.error("no process can be made: %s; trying again", exc.strerror)  # noqa: TRY400 - its words are enough
+            self._start_later()
+
+    def _kill_what_hangs(self) -> None:
+        now = time.monotonic()
+        for generation in self._all():
+            if generation.leaves_by is not None and now > generation.leaves_by:
+                log.error("process %d was to end, and does not; killed", generation.pid)
+                generation.leaves_by = now + LEAVE_SECONDS
+                generation.signal(signal.SIGKILL)
 
     def _give_up(self, generation: Generation[C]) -> None:
         """End one that does not answer yet."""
@@ -239,21 +286,34 @@ class Keeper(Generic[C]):
     # -- a new generation -------------------------------------------------------------------------------------------
 
     def _fork(self, config: C, *, succeeds: bool) -> Generation[C]:
+        """Fork a generation. Raises OSError where there can be no more processes, or descriptors."""
         ours, theirs = socket.socketpair()
         keeper = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
-        if not pid:
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
+
+        def be_a_generation() -> int:
             end_with(keeper)
             signal.set_wakeup_fd(-1)
-            for number in _FOR_CHILDREN:
-                signal.signal(number, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is for the one that reads the file
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for number in (
+                signal.SIGTERM,
+                signal.SIGINT,
+                signal.SIGHUP,
+            ):  # these are the keeper's, which passes them on
+                signal.signal(number, signal.SIG_IGN)
             for end in (ours, self._waker, self._woken, *(generation.link for generation in self._all())):
                 end.close()
-            _end_with(lambda: self._serve(config, theirs, succeeds))
+            return self._serve(config, theirs, succeeds)
+
+        if not pid:
+            _end_with(be_a_generation)
         theirs.close()
         ours.setblocking(False)  # one that hangs and reads nothing must not have the others wait
         return Generation(config, pid, ours)

@@ -405,7 +405,7 @@ def _read_file(
     except OSError as exc:
         problems.append(Problem(f"--config {file}", exc.strerror or str(exc), "a readable file"))
         return None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except (ValueError, RecursionError) as exc:  # not TOML, not UTF-8; a number of thousands of digits; a list too deep
         problems.append(Problem(f"--config {file}", str(exc), "TOML"))
         return None
     written = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import resource
 import signal
 import socket
@@ -16,6 +18,8 @@ from kdns.admin.pages import StatusPages
 from kdns.errors import ConfigError, Problem
 from kdns.net.addresses import bind, Listen
 from kdns.net.listeners import bind_sets, Sockets
+
+log = logging.getLogger(__name__)
 
 
 class Answering(Protocol):
@@ -98,6 +102,19 @@ class Program:
         self._lameduck = lameduck
         self._ending.set()
 
+    def stop(self, seconds: float) -> None:
+        """Stop in so many seconds, at once if told again, and say so."""
+        if seconds and not self.is_stopping:
+            self.announce(f"SIGTERM: unready, answering for {seconds:g} s more")
+            self.end(seconds)
+        else:
+            self.end(0)
+
+    @property
+    def is_unready(self) -> bool:
+        """Whether this is about to end; one that a successor has taken the place of has nobody to tell so."""
+        return self.is_stopping and not self._held.is_set()
+
     def hold(self) -> None:
         """Take nothing more from the sockets, which a successor answers on; answer what has begun, and end."""
         self._answering.hold()
@@ -120,12 +137,14 @@ class Program:
         *,
         heeds_signals: bool = True,
         fit: Callable[[], Awaitable[None]] | None = None,
+        has_begun: Callable[[], Awaitable[None]] | None = None,
         pages: StatusPages | None = None,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Answer, with *parts* beside, until a signal or ``end`` ends it or it is cancelled. Sockets are bound.
 
-        With *fit* nothing is answered before that returns. *pages* are shown beside the metrics.
+        With *fit* nothing is answered before that returns, and with *has_begun* no page is shown before that does:
+        another one shows them. *pages* are shown beside the metrics.
         """
         try:
             async with trio.open_nursery() as nursery:
@@ -137,6 +156,8 @@ class Program:
                         nursery.start_soon(part)
                     await fit()
                 await nursery.start(self._answering.serve, self._sets)
+                if has_begun is not None:
+                    await has_begun()
                 await nursery.start(AdminEndpoint(self._admin, health, self._held.wait, pages).serve)
                 if pages is not None:
                     nursery.start_soon(pages.status.run)
@@ -154,13 +175,15 @@ class Program:
             self.close()
 
     async def _end_on_signals(self) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        heeded = [signal.SIGTERM, signal.SIGINT]
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL and not _is_on_a_terminal():
+            heeded.append(signal.SIGHUP)
+        with trio.open_signal_receiver(*heeded) as signals:
             async for number in signals:
-                if number == signal.SIGTERM and self._lameduck and not self.is_stopping:
-                    self.announce(f"SIGTERM: unready, answering for {self._lameduck:g} s more")
-                    self.end(self._lameduck)
+                if number == signal.SIGHUP:
+                    log.info("SIGHUP: without --config there is nothing to read again")
                 else:
-                    self.end(0)
+                    self.stop(self._lameduck if number == signal.SIGTERM else 0)
 
     async def _end_when_told(self, scope: trio.CancelScope) -> None:
         await self._ending.wait()
@@ -198,6 +221,14 @@ def close_all(sets: Iterable[Sockets], others: Iterable[socket.socket]) -> None:
         sockets.close()
     for sock in others:
         sock.close()
+
+
+def _is_on_a_terminal() -> bool:
+    """Tell whether SIGHUP means that the terminal is gone, by which a program ends."""
+    try:
+        return os.isatty(0)
+    except OSError:
+        return False
 
 
 def raise_descriptor_limit() -> None:

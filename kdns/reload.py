@@ -110,6 +110,10 @@ class ConfigFile(Generic[C]):
         except ConfigError as exc:
             self.refuse(str(problem) for problem in exc.problems)
             return None
+        except Exception:  # nothing that a file says ends whoever holds the sockets
+            log.exception("%s", self.file)
+            self.refuse(["it cannot be read"])
+            return None
         if new == self.config:
             self.reloads.version, self.reloads.trouble = self._version, ""
             log.info("%s: read again, nothing in it has changed", self.file)
@@ -134,7 +138,8 @@ class ConfigFile(Generic[C]):
             log.error("%s", line)
         log.error("%s: not used; the configuration of before goes on", self.file)
         self.reloads.failed += 1
-        self.reloads.trouble = f"--config {self.file}: not used ({lines[0] if lines else 'it cannot be served'})"
+        first = lines[0].removeprefix("--config ").removeprefix(f"{self.file}: ") if lines else "it cannot be served"
+        self.reloads.trouble = f"--config {self.file}: not used ({first})"
 
     def _moved(self, new: C) -> Iterator[Problem]:
         for field, option in self._fixed.items():

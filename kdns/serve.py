@@ -102,7 +102,7 @@ class Server:
 
     def not_ready(self) -> list[str]:
         """List why this is not ready."""
-        if self.program.is_stopping:
+        if self.program.is_unready:
             return ["shutting down"]
         if self.config.ready_when_stale and self.cluster.sink.is_stale:
             return []
@@ -149,11 +149,13 @@ class Server:
         self,
         *,
         fit: Callable[[], Awaitable[None]] | None = None,
+        heeds_signals: bool = True,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve until a signal ends it, or cancelled. Sockets are bound and manifests loaded already.
 
-        Where another one answers on the same sockets, *fit* waits until this can, too.
+        Where another one answers on the same sockets, *fit* waits until this can, too. Unless it *heeds_signals*
+        somebody else does, and tells ``program``.
         """
         parts = [*self.answers.parts(), self._tick, self._tell_when_synced]
         if self._serials.notifier is not None:
@@ -162,15 +164,12 @@ class Server:
             parts.append(self.snapshots.run)
         status = Status("kdns", self, self.answers.collectors)
         pages = StatusPages(status, self.config.status)
-        await self.program.run(self, parts, fit=fit, pages=pages, task_status=task_status)
+        await self.program.run(self, parts, fit=fit, heeds_signals=heeds_signals, pages=pages, task_status=task_status)
 
     @property
     def synced(self) -> trio.Event:
         """Set once every kind of object is complete."""
         return self.cluster.synced
-
-    async def has_begun(self) -> None:
-        """Return once everything is answered on."""
 
     async def _tick(self) -> None:
         while True:

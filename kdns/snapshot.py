@@ -15,6 +15,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -37,6 +38,8 @@ EVERY_SECONDS: Final = 60.0
 SHARE_OF_TIME: Final = 0.01
 """Of the time, at most, goes to writing snapshots: a large cluster is written less often."""
 LOOK_SECONDS: Final = 1.0
+LEFT_SECONDS: Final = 600.0
+"""A file that somebody writes to is younger than this."""
 STEP_SECONDS: Final = 0.001
 """Objects are written for this long between two looks at the network."""
 _DIGEST_OCTETS: Final = 32
@@ -79,6 +82,7 @@ class Snapshots:
 
     def restore(self) -> bool:
         """Put what the snapshot has into the sink; False where there is none that can be used, which is told."""
+        self._clear()
         try:
             made_at, objects = self._read()
             self._sink.restore(objects)
@@ -110,8 +114,15 @@ class Snapshots:
         """List what is wrong with the file."""
         return [] if self._failure is None else [f"--state-dir {self._path}: {self._failure}"]
 
+    def _clear(self) -> None:
+        """Remove what those have left who were killed while they wrote."""
+        for left in self._path.parent.glob(f"{self._path.name}.*.new"):
+            with suppress(OSError):
+                if time.time() - left.stat().st_mtime > LEFT_SECONDS:
+                    left.unlink()
+
     async def _write(self) -> None:
-        new = self._path.with_suffix(".new")
+        new = self._path.with_suffix(f".{os.getpid()}.new")  # two generations may write at once
         try:
             made_at = time.time()
             with new.open("wb", buffering=_CHUNK_OCTETS) as file:

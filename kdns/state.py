@@ -43,7 +43,7 @@ class State:
         if self._folder is None:
             return
         path = self._folder / SERIALS
-        new = path.with_suffix(".new")
+        new = path.with_suffix(f".{os.getpid()}.new")  # two generations may write at once
         try:
             new.write_text(json.dumps(serials), encoding="utf-8")
             os.replace(new, path)

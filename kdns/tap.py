@@ -44,6 +44,8 @@ HANDSHAKE_SECONDS: Final = 5.0
 FIRST_WAIT_SECONDS: Final = 0.5
 MAX_WAIT_SECONDS: Final = 15.0
 FINISH_SECONDS: Final = 1.0
+STUCK_SECONDS: Final = 10.0
+"""A collector that takes nothing for this long is connected to anew."""
 
 _GONE: Final = (OSError, ValueError, EOFError, trio.BrokenResourceError, trio.ClosedResourceError)
 
@@ -78,6 +80,8 @@ class Tap:
         self._head = head_of(socket.gethostname(), f"{program} {version}")
         self._clock = clock
         self._waiting = bytearray()
+        self._is_cut = False
+        """Whether sending has ended in the middle of a frame."""
         self._frames = 0
         self._news = trio.Event()
 
@@ -144,6 +148,7 @@ class Tap:
                 if kind is not Control.ACCEPT or (contents and CONTENT_TYPE not in contents):
                     raise ValueError(f"{kind.name} in place of ACCEPT for {CONTENT_TYPE.decode()}")
                 await stream.send_all(control_frame(Control.START))
+            self._is_cut = False
             if self.trouble:
                 log.info("dnstap: %s takes messages again", self.collector)
             self.trouble = ""
@@ -151,13 +156,16 @@ class Tap:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._notice_end, stream)
                     await self._send(stream)
+            except* trio.TooSlowError:
+                raise OSError(f"takes nothing for {STUCK_SECONDS:g} s") from None
             except* (OSError, EOFError, trio.BrokenResourceError) as group:
                 raise OSError(str(group.exceptions[0]) or "gone") from None
             finally:
                 with trio.move_on_after(FINISH_SECONDS, shield=True), suppress(*_GONE):
-                    await self._flush(stream)
-                    await stream.send_all(control_frame(Control.STOP))
-                    await _receive_control(stream)
+                    if not self._is_cut:  # else what follows would be read as the rest of a frame
+                        await self._flush(stream)
+                        await stream.send_all(control_frame(Control.STOP))
+                        await _receive_control(stream)
 
     async def _connect(self) -> trio.SocketStream:
         if self.collector.path is not None:
@@ -175,11 +183,14 @@ class Tap:
         octets, self._waiting = self._waiting, bytearray()
         frames, self._frames = self._frames, 0
         if octets:
+            self._is_cut = True
             try:
-                await stream.send_all(octets)
+                with trio.fail_after(STUCK_SECONDS):
+                    await stream.send_all(octets)
             except BaseException:
                 self.dropped += frames
                 raise
+            self._is_cut = False
             self.sent += frames
 
     async def _notice_end(self, stream: trio.SocketStream) -> None:

@@ -48,6 +48,7 @@ class Control:
         self._path = path
         self._sock: socket.socket | None = None
         self._is_ours = True
+        self._accepting = trio.CancelScope()
 
     def adopt(self, sock: socket.socket) -> None:
         """Take a socket that somebody else has bound, and looks after."""
@@ -71,9 +72,17 @@ class Control:
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._sock))
         self._sock = None  # the listener closes it
         try:
-            await trio.serve_listeners(self._serve_one, [listener])
+            async with trio.open_nursery() as nursery:
+                with self._accepting:
+                    await trio.serve_listeners(self._serve_one, [listener], handler_nursery=nursery)
+                await trio.sleep_forever()
         finally:
             self._unlink()
+        raise AssertionError("unreachable: it ends by cancellation alone")
+
+    def hold(self) -> None:
+        """Take no more requests: a successor does, at the same socket."""
+        self._accepting.cancel()
 
     def _unlink(self) -> None:
         if self._is_ours:

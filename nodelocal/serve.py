@@ -207,7 +207,7 @@ class Server:
 
     def not_ready(self) -> list[str]:
         """List why this is not ready."""
-        if self.program.is_stopping:
+        if self.program.is_unready:
             return ["shutting down"]
         if self.pods is not None and not self.pods.is_synced:
             return ["not synced: Pod"]

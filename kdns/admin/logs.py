@@ -47,13 +47,13 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, ensure_ascii=True)
 
 
-def set_up(*, as_json: bool, stream: TextIO | None = None) -> None:
-    """Send the logs of this program to *stream* (standard error)."""
+def set_up(*, as_json: bool, stream: TextIO | None = None, level: int = logging.INFO) -> None:
+    """Send the logs of this program to *stream* (standard error), those of *level* and above."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(logging.INFO)
+    root.setLevel(level)
     # The Kubernetes client writes to the root logger what a ClusterError tells as well.
     logging.getLogger().addFilter(lambda record: record.name != "root")
     for noisy in ("urllib3", "kubernetes", "client", "watchfiles", "hypercorn"):

@@ -60,7 +60,7 @@ class StatusPages:
             fields = {key: values[0][:MAX_FIELD_CHARACTERS] for key, values in parse_qs(query.decode("latin1")).items()}
             name, rrtype = fields.get("name", "").strip(), fields.get("type", "").strip().upper() or "A"
             said = await self.status.explain(name, rrtype, fields.get("as", "").strip())
-        return 200, b"application/json", msgspec.json.encode(said), []
+        return 400 if "error" in said else 200, b"application/json", msgspec.json.encode(said), []
 
 
 def _policy(page: bytes) -> bytes:

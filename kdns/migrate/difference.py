@@ -15,6 +15,7 @@ import trio
 
 from kdns.answer.authority import Ask
 from kdns.cluster import Cluster
+from kdns.errors import ConfigError, Problem
 from kdns.proto.message import make_question, Message, read_message, Record
 from kdns.proto.query import NOERROR, NXDOMAIN, Query, RCODE_TEXT, REFUSED, Transport
 from kdns.proto.text import record_to_text
@@ -75,7 +76,10 @@ async def compare(
     *,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Comparison:
-    """Compare the answers to *questions*; *progress* is told how many there are so far."""
+    """Compare the answers to *questions*; *progress* is told how many there are so far.
+
+    Raises ConfigError, in a group, where *server* does not answer at all.
+    """
     comparison = Comparison()
     suspects: list[tuple[Name, int]] = []
     count = 0
@@ -83,6 +87,9 @@ async def compare(
         exchanges = Exchanges()
         await nursery.start(exchanges.run)
         other = Forwarder(ServerList([server]), exchanges, lambda wire, asked, by: read_message(wire))
+        (first,) = await _ask(other, [(cluster.zones.all[0].origin, SOA)])
+        if isinstance(first, NoReply):
+            raise ConfigError([Problem(f"--against {server}", first.value, "a DNS server that answers")])
         for some in _by(AT_ONCE, questions):
             replies = await _ask(other, some)
             for (qname, qtype), reply in zip(some, replies, strict=True):
@@ -133,7 +140,7 @@ def _judge(
 ) -> Difference | None:
     ours = _own(cluster, qname, qtype)
     if isinstance(theirs, NoReply):
-        return Difference(qname, qtype, _shown(ours, qtype), "no answer, or a refusal", None)
+        return Difference(qname, qtype, _shown(ours, qtype), "no answer", None)
     if ours is None:
         return Difference(qname, qtype, "asked of the upstreams", _shown(theirs, qtype), "of no zone here")
     one, other = _records(ours.answer), _records(theirs.answer)

@@ -61,6 +61,11 @@ NO_COUNTERPART: Final = {
     "tsig": "no keys: transfers are allowed by address",
     "nomad": "no Nomad",
 }
+_IN_HOSTS: Final = {
+    "fallthrough": "what a hosts file lacks is looked for elsewhere",
+    "reload": "hosts files are followed as they change",
+    "ttl": "names of a hosts file have the TTL of --ttl; a record may have its own",
+}
 _IN_FORWARD: Final = {
     "max_concurrent": "1024 questions are on their way at most",
     "policy": "servers are asked by how well they answer",
@@ -118,7 +123,12 @@ def import_text(text: str, where: str, program: str | None = None) -> Imported:
     if (found := _config_map(text)) is not None:
         data, lines = found
         if "Corefile" in data:
-            return import_text("\n" * lines["Corefile"] + data["Corefile"], where, program)
+            imported = import_text("\n" * lines["Corefile"] + data["Corefile"], where, program)
+            for path in imported.options.get("hosts", ()):
+                if (key := path.rpartition("/")[2]) in data:
+                    text = f"hosts {path}: the key {key} of this ConfigMap; mount it there"
+                    imported.notes.append(Note(where, lines["Corefile"], text, is_lost=False))
+            return imported
         return _from_kube_dns(data, lines, where)
     blocks = read_corefile(text, where)
     chosen = program or ("nodelocal" if _is_node_cache(blocks) else "kdns")
@@ -207,7 +217,27 @@ class _Translator:
             for directive in block.directives:
                 self._line = directive.line
                 self._one(directive)
+        if self._is_node:
+            self._find_the_cluster()
         return self._imported
+
+    def _find_the_cluster(self) -> None:
+        """Have the servers of the reverse zones be those of the cluster: a Corefile with its addresses filled in."""
+        options = self._imported.options
+        stubs = dict(stub.split("=", 1) for stub in options.get("stub", ()))
+        servers = stubs.get("in-addr.arpa") or stubs.get("ip6.arpa")
+        if "cluster" in options or servers is None:
+            return
+        zones = [zone for zone, its in stubs.items() if its == servers]
+        options["cluster"] = servers.split(",")
+        if names := [zone for zone in zones if not zone.endswith(".arpa")]:
+            options["cluster-zone"] = names
+        options["stub"] = [f"{zone}={its}" for zone, its in stubs.items() if zone not in zones]
+        if not options["stub"]:
+            del options["stub"]
+        if "service-address" not in options:
+            text = "with --setup-network, --service-address says which addresses of the cluster's DNS to answer at, too"
+            self._note(self._bound_at, text)
 
     # -- what is written ------------------------------------------------------------------------------------------
 
@@ -323,6 +353,9 @@ class _Translator:
         self._add("admin", f"{host or '[::]'}:{port}")
 
     def _on_kubernetes(self, directive: Directive) -> None:
+        if self._is_node:
+            self._lost(directive, "nodelocal has no objects: this is a Corefile of the cluster's own DNS, for kdns")
+            return
         zones = [_network_or_zone(zone) for zone in directive.arguments] or self._zones
         for zone in zones:
             self._add("reverse" if zone.endswith((".arpa", "/")) or "/" in zone else "zone", zone)
@@ -332,9 +365,13 @@ class _Translator:
 
     def _in_kubernetes(self, inner: Directive) -> None:
         match inner.name, inner.arguments:
+            case "endpoint", [_, *_] if "kubeconfig" in self._imported.options:
+                self._done(inner, "of kubernetes: the kubeconfig says which server")
             case "endpoint", [url, *_]:
                 self._set("api-server", url)
             case "kubeconfig", [file, *context]:
+                if self._imported.options.pop("api-server", None) is not None:
+                    self._done(inner, "of kubernetes: it says which server, in place of endpoint")
                 self._set("kubeconfig", file)
                 if context:
                     self._set("context", context[0])
@@ -420,6 +457,10 @@ class _Translator:
                 self._set("max-negative-ttl", max(numbers[1], self._imported.options.get("max-negative-ttl", 0)))
             elif inner.name == "serve_stale":
                 self._done(inner, "of cache: always on in nodelocal, --max-stale says for how long")
+            elif inner.name == "disable":
+                self._done(inner, "of cache: nodelocal is told of changes of the cluster's names, and keeps them")
+            elif not self._is_node:
+                self._done(inner, "of cache: what is of the cluster needs none")
             else:
                 self._done(inner, "of cache: nodelocal keeps by memory (--cache-size) and renews what is asked for")
 
@@ -432,7 +473,10 @@ class _Translator:
             try:
                 address = ipaddress.ip_address(inner.name)
             except ValueError:
-                self._done(inner, "of hosts: what a hosts file lacks is looked for elsewhere")
+                if inner.name == "no_reverse":
+                    self._lost(inner, "of hosts: reverse names are given as well")
+                else:
+                    self._done(inner, f"of hosts: {_IN_HOSTS.get(inner.name, 'nothing needs it here')}")
                 continue
             kind = "A" if address.version == 4 else "AAAA"
             self._add("record", *(f"{name} {kind} {address}" for name in inner.arguments))

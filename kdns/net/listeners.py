@@ -141,6 +141,7 @@ class Listeners:
         self.connections = Connections(sampler=self.sampler)
         self._udp: list[UdpListener] = []
         self._tcp: list[TcpListener] = []
+        self._is_held = False
         self._handler = handler
         self._gathers = gathers
         self._wait_for_tls = wait_for_tls
@@ -186,7 +187,11 @@ class Listeners:
     async def _serve_secured(self, family: int, sock: socket.socket) -> None:
         if self._wait_for_tls is not None:
             await self._wait_for_tls()
-        await self._stream_listener(family, sock, self._tls, self._sessions).serve()
+        listener = self._stream_listener(family, sock, self._tls, self._sessions)
+        self._tcp.append(listener)
+        if self._is_held:
+            listener.hold()
+        await listener.serve()
 
     def _stream_listener(
         self, family: int, sock: socket.socket, tls: ssl.SSLContext | None, sessions: OpenSession | None
@@ -197,6 +202,7 @@ class Listeners:
 
     def hold(self) -> None:
         """Take nothing new from the sockets, which somebody else answers on, too; what was begun is finished."""
+        self._is_held = True
         for udp in self._udp:
             udp.hold()
         for tcp in self._tcp:

@@ -6,6 +6,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from http.client import HTTPException
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +23,13 @@ from kdns.net.addresses import Listen
 ASK_SECONDS: Final = 5.0
 _BARS: Final = "▁▂▃▄▅▆▇█"
 
+_OPENER: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Nobody's proxy reaches this machine's own addresses."""
+_NEEDED: Final = {
+    "addresses", "began", "clients", "figures", "history", "hit_ratio", "latency", "names", "not_ready", "now",
+    "program", "rate", "ready", "responses", "troubles", "upstreams", "version",
+}  # fmt: skip
+
 Json = dict[str, Any]
 
 
@@ -29,16 +37,16 @@ def fetch(admin: Listen) -> Json:
     """Return what the program at *admin* tells. Raises ConfigError where there is none that does."""
     url = f"http://{admin}/status.json"
     try:
-        with urllib.request.urlopen(url, timeout=ASK_SECONDS) as reply:
+        with _OPENER.open(url, timeout=ASK_SECONDS) as reply:
             told = msgspec.json.decode(reply.read())
     except urllib.error.HTTPError as exc:
         with exc:
             found = exc.read(200).decode(errors="replace").strip() or str(exc)
         raise _problem(admin, found) from exc
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, HTTPException) as exc:
         reason = getattr(exc, "reason", exc)
         raise _problem(admin, str(getattr(reason, "strerror", None) or reason)) from exc
-    if not isinstance(told, dict) or "history" not in told:
+    if not isinstance(told, dict) or not told.keys() >= _NEEDED:
         raise _problem(admin, "something else")
     return told
 

@@ -133,7 +133,7 @@ class Controller:
 
     def not_ready(self) -> list[str]:
         """List why this is not ready."""
-        if self.program.is_stopping:
+        if self.program.is_unready:
             return ["shutting down"]
         if self.config.ready_when_stale and self.relay.is_stale:
             return []
@@ -176,11 +176,13 @@ class Controller:
         self,
         *,
         fit: Callable[[], Awaitable[None]] | None = None,
+        heeds_signals: bool = True,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve until a signal ends it, or cancelled. Sockets are bound and manifests loaded already.
 
-        Where another one answers on the same sockets, *fit* waits until this can, too.
+        Where another one answers on the same sockets, *fit* waits until this can, too. Unless it *heeds_signals*
+        somebody else does, and tells ``program``.
         """
         self._may_begin = fit is None
         parts = [self.source.run, self._static.run, self._tick, self._tell_when_synced]
@@ -189,7 +191,15 @@ class Controller:
         if self.snapshots is not None:
             parts.append(self.snapshots.run)
         pages = StatusPages(Status("kdns", self, [self.crew.merged]), self.config.status)
-        await self.program.run(self, parts, fit=fit, pages=pages, task_status=task_status)
+        await self.program.run(
+            self,
+            parts,
+            fit=fit,
+            has_begun=None if fit is None else self.has_begun,
+            heeds_signals=heeds_signals,
+            pages=pages,
+            task_status=task_status,
+        )
 
     async def has_begun(self) -> None:
         """Return once all workers have everything, and answer: together, where they have not begun by themselves."""

@@ -173,7 +173,7 @@ def _sockets(order: Spawn, fds: Sequence[int]) -> tuple[socket.socket, Sockets, 
 
 def ignore_signals() -> None:
     """Leave the signals that end a program to the controller, which tells the others."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
 

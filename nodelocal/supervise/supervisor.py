@@ -31,6 +31,7 @@ import trio
 from kdns.errors import ConfigError
 from kdns.lines import encode, lines
 from kdns.net.addresses import Listen
+from kdns.net.listeners import DRAIN_SECONDS
 from kdns.reload import ConfigFile
 from kdns.workers.spawner import Ended, Failed, Spawned, Spawner
 from nodelocal import warm
@@ -106,6 +107,9 @@ class Supervisor:
         self._unsent = bytearray()
         self._news = trio.Event()
         self._pid = 0
+        self._is_starting = False
+        """Whether a worker is being made to succeed one, which is to end like any other."""
+        self._is_succeeding = False
         self._asked = self._told = 0
         self._began = 0.0
         self._pause = 0.0
@@ -123,8 +127,7 @@ class Supervisor:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._end_on_signals)
-                if self._file is not None:
-                    nursery.start_soon(self._read_again_on_signals)
+                nursery.start_soon(self._read_again_on_signals)
                 await self._serve(nursery, task_status)
                 nursery.cancel_scope.cancel()
         finally:
@@ -188,6 +191,8 @@ class Supervisor:
         self._unsent += b"".join(encode({"watch": said}) for said in self._snapshot)
         self._tell(facts=self._facts)
         self._tell_reloads()
+        if self._stopping.is_set():
+            self._tell(end=0)
         nursery.start_soon(self._write, link)
         nursery.start_soon(self._read, link)
 
@@ -247,8 +252,12 @@ class Supervisor:
                 case None:
                     raise OSError("the process that forks workers is gone; to be started anew as a whole")
                 case Spawned(pid=pid):
-                    self._pid = pid
+                    self._pid, self._is_starting = pid, False
                 case Failed(reason=reason):
+                    self._is_starting = False
+                    if self._stopping.is_set():
+                        self._leave()
+                        continue
                     log.error("the worker cannot be started: %s", reason)
                     nursery.start_soon(self._replace, nursery)
                 case Ended(pid=pid, status=status) if pid == self._pid:
@@ -285,8 +294,11 @@ class Supervisor:
     async def _read_again_on_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGHUP) as signals:
             async for _ in signals:
-                log.info("SIGHUP: reading the configuration again")
-                self._must_read = True
+                if self._file is None:
+                    log.info("SIGHUP: without --config there is nothing to read again")
+                else:
+                    log.info("SIGHUP: reading %s again", self._file.file)
+                    self._must_read = True
 
     async def _follow_file(self, file: ConfigFile[Config], nursery: trio.Nursery) -> None:
         while True:
@@ -301,7 +313,11 @@ class Supervisor:
                 except ConfigError as exc:
                     file.refuse(map(str, exc.problems))
                 else:
-                    await self._succeed(config, nursery)
+                    self._is_succeeding = True
+                    try:
+                        await self._succeed(config, nursery)
+                    finally:
+                        self._is_succeeding = False
             self._tell_reloads()
 
     async def _succeed(self, config: Config, nursery: trio.Nursery) -> None:
@@ -314,17 +330,32 @@ class Supervisor:
             self._tell(dump=str(self._config.control.parent / warm.FILE))
             with trio.move_on_after(DUMP_SECONDS):
                 await self._has_dumped.wait()
-        if self._pid != pid or self._stopping.is_set():  # it has ended meanwhile, and is replaced
+        if self._pid != pid or self._stopping.is_set() or self._is_lending:  # it has ended meanwhile, and is replaced
             self._must_read = True
             return
         self._tell(hold=HOLD_SECONDS)
         with trio.move_on_after(HOLD_SECONDS):
             while self._unsent:  # noqa: ASYNC110 - a few octets on their way
                 await trio.sleep(0.001)
-        self._pid = 0  # it ends by itself
+        nursery.start_soon(self._end_in_time, pid)
+        self._pid, self._link = 0, None  # it ends by itself, and has nothing more to say
+        self._is_starting = True
         self._before = self._config
         self._use(config)
         await self._start(nursery)
+
+    async def _end_in_time(self, pid: int) -> None:
+        """Have a worker that was succeeded end, whatever it does."""
+        with suppress(OSError):
+            pidfd = os.pidfd_open(pid)
+            try:
+                with trio.move_on_after(HOLD_SECONDS + DRAIN_SECONDS + 2.0):
+                    await trio.lowlevel.wait_readable(pidfd)
+                    return
+                log.error("the worker that was succeeded does not end; killed")
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            finally:
+                os.close(pidfd)
 
     def _use(self, config: Config) -> None:
         """Have the next worker, and the watcher, be as *config* says."""
@@ -391,7 +422,7 @@ class Supervisor:
                 with trio.move_on_after(READY_SECONDS):
                     async for said in lines(stream):
                         match said:
-                            case {"nodelocal": _} if self._is_lending:
+                            case {"nodelocal": _} if self._is_lending or self._is_succeeding:
                                 await stream.send_all(encode({"busy": True}))
                                 return
                             case {"nodelocal": version}:
@@ -409,7 +440,7 @@ class Supervisor:
                                 self._stopping.set()
                                 await stream.send_all(encode({"going": True}))
                                 self._tell(hold=HOLD_SECONDS)
-                                if not self._pid:
+                                if not self._pid and not self._is_starting:
                                     self._leave()
                                 await self._gone.wait()
                                 return
@@ -427,14 +458,16 @@ class Supervisor:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for number in signals:
                 lameduck = self._config.lameduck if number == signal.SIGTERM and not self._stopping.is_set() else 0
-                if lameduck:
+                if lameduck and self._network is None:
+                    self._say(f"SIGTERM: unready, answering for {lameduck:g} s more")
+                elif lameduck:
                     self._say(f"SIGTERM: answering until the lease has run out, for {lameduck:g} s at least")
                 self._end(lameduck)
 
     def _end(self, lameduck: float) -> None:
         self._stopping.set()
         self._tell(end=lameduck)
-        if not self._pid:
+        if not self._pid and not self._is_starting:
             self._leave()
 
     def _leave(self) -> None:

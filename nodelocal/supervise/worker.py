@@ -76,6 +76,7 @@ class Worker:
         self._server = server
         self._is_up = False
         self._link = trio.SocketStream(trio.socket.from_stdlib_socket(link))
+        self._telling = trio.Lock()
         self._warm = config.control.parent / warm.FILE
         plan = config.plan
         self._lease = Lease(plan.ours) if plan is not None and plan.rules is Rules.NFT else None
@@ -109,16 +110,17 @@ class Worker:
                     self._server.reloads.take(reloads)
                 case {"dump": path}:
                     nursery.start_soon(self._dump, Path(path))
-                case {"hold": seconds}:
-                    self._server.listeners.hold()
-                    self._server.program.end(seconds)
+                case {"hold": _}:
+                    self._server.control.hold()
+                    self._server.program.hold()
                 case {"end": seconds}:
                     self._end(seconds)
         nursery.cancel_scope.cancel()
 
     async def _tell(self, **said: object) -> None:
         try:
-            await self._link.send_all(encode(said))
+            async with self._telling:  # what was written of the cache is told by a task of its own
+                await self._link.send_all(encode(said))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             log.debug("nobody reads the link any more")
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from kdns import config as kdns_config
+from kdns.cli import main
 from kdns.errors import ConfigError
 from kdns.migrate.translate import import_text, Imported
 from nodelocal import config as nodelocal_config
@@ -275,6 +277,88 @@ def test_dnstap(written: str, wanted: str | None) -> None:
     assert imported.options.get("dnstap") == wanted
     (note,) = [note for note in imported.notes if str(note).startswith("f:3:")]
     assert note.is_lost == (wanted is None)
+
+
+FILLED_IN = """\
+cluster.local:53 {
+    errors
+    cache {
+        success 9984 30
+        denial 9984 5
+    }
+    reload
+    loop
+    bind 169.254.25.10
+    forward . 10.233.0.3 {
+        force_tcp
+    }
+    prometheus :9253
+    health 169.254.25.10:9254
+}
+in-addr.arpa:53 {
+    errors
+    cache 30
+    bind 169.254.25.10
+    forward . 10.233.0.3 {
+        force_tcp
+    }
+}
+ip6.arpa:53 {
+    forward . 10.233.0.3 {
+        force_tcp
+    }
+    bind 169.254.25.10
+}
+corp.example:53 {
+    forward . 10.0.0.1
+    bind 169.254.25.10
+}
+.:53 {
+    bind 169.254.25.10
+    forward . /etc/resolv.conf
+}
+"""
+
+
+def test_a_node_cache_with_its_addresses_filled_in(tmp_path: Path) -> None:
+    """As kubespray writes it: whoever is asked for reverse names is the cluster's DNS."""
+    imported = import_text(FILLED_IN, "f")
+    assert imported.program == "nodelocal"
+    assert imported.options["cluster"] == ["tcp://10.233.0.3"]
+    assert imported.options["cluster-zone"] == ["cluster.local"]
+    assert imported.options["stub"] == ["corp.example=10.0.0.1"]
+    assert any("--service-address" in str(note) for note in imported.notes)
+    assert not [note for note in imported.notes if note.is_lost]
+    file = tmp_path / "nodelocal.toml"
+    file.write_text(imported.toml())
+    loaded = nodelocal_config.load({}, file)
+    assert loaded.plan is not None
+    assert [str(server) for server in loaded.cluster] == ["tcp://10.233.0.3:53"]
+
+
+def test_the_clusters_own_corefile_is_none_of_a_node() -> None:
+    imported = import_text(KUBEADM, "f", "nodelocal")
+    (lost,) = [str(note) for note in imported.notes if note.is_lost]
+    assert "kubernetes: no counterpart; nodelocal has no objects" in lost
+    assert "zone" not in imported.options
+
+
+@pytest.mark.parametrize(
+    "order",
+    [("endpoint https://192.0.2.1", "kubeconfig /k admin"), ("kubeconfig /k admin", "endpoint https://192.0.2.1")],
+)
+def test_a_kubeconfig_wins_over_an_endpoint(order: tuple[str, str]) -> None:
+    imported = import_text(". {\n kubernetes cluster.local {\n  %s\n  %s\n }\n}\n" % order, "f")  # noqa: UP031
+    assert imported.options["kubeconfig"] == "/k"
+    assert "api-server" not in imported.options
+    assert len([note for note in imported.notes if "says which server" in str(note)]) == 1
+
+
+def test_output_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "Corefile").write_text(KUBEADM)
+    done = CliRunner().invoke(main, ["import", str(tmp_path / "Corefile"), "--output", str(tmp_path / "no/x.toml")])
+    assert done.exit_code == 2
+    assert "no/x.toml: found No such file or directory" in done.output
 
 
 def test_the_config_map_of_coredns_and_its_lines() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 
 import dns.exception
@@ -17,6 +19,7 @@ import dns.message
 import dns.query
 import psutil
 import pytest
+import trustme
 import yaml
 
 from tests.support.api_server import ApiServer
@@ -88,6 +91,35 @@ def asked_all_the_time(server: Kdns, name: str = WEB, *, seconds: float = 5.0) -
         thread.join()
 
 
+@contextmanager
+def probed_all_the_time(server: Kdns) -> Iterator[list[tuple[int, str]]]:
+    """Ask for /ready again and again, as a kubelet does more slowly."""
+    found: list[tuple[int, str]] = []
+    end = threading.Event()
+
+    def probe() -> None:
+        while not end.wait(0.005):
+            try:
+                found.append(server.page("/ready"))
+            except (OSError, HTTPException) as exc:
+                found.append((0, repr(exc)))
+
+    thread = threading.Thread(target=probe, daemon=True)
+    thread.start()
+    try:
+        yield found
+    finally:
+        end.set()
+        thread.join()
+
+
+def assert_ready(probes: list[tuple[int, str]], reloads: int) -> None:
+    """Unready is a program, not a part of it that is replaced. A connection made in the instant of a hand-over may be cut."""
+    cut = [text for code, text in probes if not code]
+    assert {code for code, _ in probes} <= {200, 0}, [probe for probe in probes if probe[0] != 200]
+    assert len(cut) <= reloads, cut
+
+
 def runs(found: list[str]) -> list[str]:
     """Return *found* with what comes again and again said once."""
     return [one for at, one in enumerate(found) if not at or found[at - 1] != one]
@@ -99,8 +131,8 @@ def runs(found: list[str]) -> list[str]:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_changed_file_is_swapped_in_and_no_question_is_lost(config: Path, workers: int) -> None:
     with kdns("--config", config, "--workers", str(workers)) as server:
-        server.wait_until(lambda: ttl(server) == 5)
-        with asked_all_the_time(server) as found:
+        server.wait_until(lambda: server.page("/ready") == (200, "OK"))
+        with asked_all_the_time(server) as found, probed_all_the_time(server) as probes:
             time.sleep(0.2)
             for new in (6, 7, 8):
                 change(config, f"ttl = {new - 1}", f"ttl = {new}")
@@ -111,6 +143,7 @@ def test_a_changed_file_is_swapped_in_and_no_question_is_lost(config: Path, work
         assert kinds == {f"{WEB} TTL IN A 10.96.0.1"}
         ttls = [int(re.findall(r" (\d+) IN", one)[0]) for one in found]
         assert ttls[-1] == 8
+        assert_ready(probes, 3)
         late = [at for at, one in enumerate(ttls) if any(other > one for other in ttls[:at])]
         assert len(late) <= 3 * 20, "the one before goes on answering for an instant, not for long"
         assert metric(server, "kdns_reloads_total") == 3
@@ -138,15 +171,58 @@ def test_a_bad_file_keeps_what_there_is_and_every_problem_is_told(config: Path) 
         assert metric(server, "coredns_reload_failed_total") == 1
         assert version is not None
         assert f'value="{version[1]}"' in server.page("/metrics")[1]
-        write(config, "ttl = [")
-        server.wait_for("expected TOML")
+        odd = ("ttl = [", f"ttl = {'[' * 3000}", f"ttl = {'9' * 6000}", "ttl = \0")
+        for times, text in enumerate(odd, 1):
+            write(config, text)
+            server.wait_for("expected TOML", times=times)
         config.unlink()
         server.wait_for("No such file")
         assert ttl(server) == 5
         write(config, f'manifests = ["{config.parent / "objects.yaml"}"]', "ttl = 9")
         server.wait_until(lambda: ttl(server) == 9)
         server.wait_until(lambda: server.page("/ready") == (200, "OK"))
-        assert metric(server, "coredns_reload_failed_total") == 3
+        assert metric(server, "coredns_reload_failed_total") >= 6
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_tls_loses_nothing_either(config: Path, tmp_path: Path, workers: int) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_pem.write_to_path(tmp_path / "key")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    port = free_port()
+    tls = ("--listen-tls", f"127.0.0.1:{port}", "--tls-cert", tmp_path / "cert", "--tls-key", tmp_path / "key")
+    with kdns("--config", config, "--workers", str(workers), *tls) as server:
+        server.wait_until(lambda: server.page("/ready") == (200, "OK"))
+        found: list[str] = []
+        end = threading.Event()
+
+        def ask() -> None:
+            query = dns.message.make_query(WEB, "A").to_wire()
+            while not end.is_set():
+                try:
+                    with (
+                        socket.create_connection(("127.0.0.1", port), 5) as plain,
+                        context.wrap_socket(plain, server_hostname="127.0.0.1") as secured,
+                    ):
+                        time.sleep(0.02)
+                        secured.sendall(len(query).to_bytes(2, "big") + query)
+                        found.append("answered" if secured.recv(4096) else "cut")
+                except OSError as exc:
+                    found.append(repr(exc))
+
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        for new in range(6, 14):
+            change(config, f"ttl = {new - 1}", f"ttl = {new}")
+            server.process.send_signal(signal.SIGHUP)
+            server.wait_until(lambda new=new: ttl(server) == new)  # type: ignore[misc]
+        time.sleep(0.7)
+        end.set()
+        thread.join()
+        assert set(found) == {"answered"}
 
 
 def test_what_says_which_sockets_there_are_takes_a_restart(config: Path) -> None:
@@ -297,7 +373,11 @@ def node_config(tmp_path: Path) -> Path:
 
 
 def test_nodelocal_swaps_a_changed_file_in_and_no_question_is_lost(node_config: Path) -> None:
-    with nodelocal("--config", node_config) as server, asked_all_the_time(server, LOCAL) as found:
+    with (
+        nodelocal("--config", node_config) as server,
+        asked_all_the_time(server, LOCAL) as found,
+        probed_all_the_time(server) as probes,
+    ):
         time.sleep(0.2)
         for number in (2, 3):
             change(node_config, f"192.0.2.{number - 1}", f"192.0.2.{number}")
@@ -310,6 +390,7 @@ def test_nodelocal_swaps_a_changed_file_in_and_no_question_is_lost(node_config: 
         server.wait_until(lambda: found[-1].endswith("192.0.2.4"))
         time.sleep(0.7)
         assert {one.split()[-1] for one in found} == {f"192.0.2.{number}" for number in (1, 2, 3, 4)}
+        assert_ready(probes, 3)
         server.wait_until(lambda: metric(server, "kdns_reloads_total") == 3)
         assert metric(server, "coredns_reload_failed_total") == 2
         assert server.page("/ready") == (200, "OK")

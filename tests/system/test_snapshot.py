@@ -174,12 +174,11 @@ def test_one_of_a_version_with_other_objects_is_not_used(kept: tuple[ApiServer, 
 
 
 def test_a_folder_that_cannot_be_written_to_any_more_is_told(api: ApiServer, tmp_path: Path) -> None:
-    (tmp_path / FILE).with_suffix(".new").mkdir()
+    (tmp_path / FILE).mkdir()
     with kdns("--api-server", api.url, "--state-dir", tmp_path) as server:
         server.wait_for("Is a directory")
-        code, page = server.page("/ready")
-        assert code == 200
-        assert FILE in page
+        server.wait_until(lambda: FILE in server.page("/ready")[1])
+        assert server.page("/ready")[0] == 200
         assert addresses(server.port, WEB) == {"10.96.0.1"}
 
 
