@@ -157,13 +157,9 @@ class Keeper(Generic[C]):
                     self._give_up(self._next)
                 if (current := self._current) is None:
                     return
-                if not current.is_serving:  # nothing has begun that could be finished
-                    self._status = 128 + number
-                    current.signal(signal.SIGKILL)
-                else:
-                    seconds = self._lameduck(current.config) if number == signal.SIGTERM else 0.0
-                    current.leaves_by = current.leaves_by or time.monotonic() + seconds + LEAVE_SECONDS
-                    current.tell(end=seconds)
+                seconds = self._lameduck(current.config) if number == signal.SIGTERM else 0.0
+                current.leaves_by = current.leaves_by or time.monotonic() + seconds + LEAVE_SECONDS
+                current.tell(end=seconds)
 
     def _hear(self, generation: Generation[C]) -> None:
         try:
