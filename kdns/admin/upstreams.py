@@ -19,6 +19,8 @@ PROXY = "forward"
 
 NO_REPLY = "<none>"
 
+OLD_NAME = "What coredns_proxy_… of that name tells, under the name that it had before."
+
 
 class UpstreamStats:
     """Counts of all routes of a program: every try is observed, the rest is read when someone looks."""
@@ -53,7 +55,7 @@ class UpstreamStats:
             "Counter of the number of failed healthchecks: here, of questions that a server left without reply.",
             labels=("proxy_name", "to"),
         )
-        old = CounterMetricFamily("coredns_forward_healthcheck_failures", "The same, by its old name.", labels=("to",))
+        old = CounterMetricFamily("coredns_forward_healthcheck_failures", OLD_NAME, labels=("to",))
         for server, count in failures.items():
             failed.add_metric((PROXY, str(server)), count)
             old.add_metric((str(server),), count)
@@ -88,7 +90,7 @@ class UpstreamStats:
             labels=("proxy_name", "to", "rcode"),
         )
         old_seconds = HistogramMetricFamily(
-            "coredns_forward_request_duration_seconds", "The same, by its old name.", labels=("to", "rcode")
+            "coredns_forward_request_duration_seconds", OLD_NAME, labels=("to", "rcode")
         )
         requests = CounterMetricFamily("coredns_forward_requests", "Questions sent, by server.", labels=("to",))
         responses = CounterMetricFamily(

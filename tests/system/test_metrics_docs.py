@@ -24,7 +24,9 @@ HEAD = """\
 
 What `/metrics` of both programs tells, in the text format of Prometheus. Names that begin with `coredns_` are CoreDNS's and
 NodeLocal DNSCache's, with their labels, so that dashboards and alerts go on working; `go_*` metrics do not exist. Those of
-options that are not used are missing. `tests/system/test_metrics_docs.py` holds this list and the programs together.
+options that are not used are missing. `deploy/monitoring` has alerts and a Grafana dashboard of our own
+(`kubectl apply -k deploy/monitoring`, `dashboard.json`), and what the Prometheus operator is to scrape; the alerts of
+coredns-mixin and CoreDNS's dashboards find their metrics and labels here. `tests/system/test_metrics_docs.py` holds this list and the programs together.
 """
 
 Metrics = dict[str, tuple[str, str, str]]
