@@ -466,6 +466,12 @@ def _check_together(
         problems.append(Problem(written["push"][0], "tls, and no --listen-tls", "an address to answer over TLS at"))
     if "ready-when-stale" in written and "state-dir" not in written:
         problems.append(Problem(written["ready-when-stale"][0], "no --state-dir", "a folder to answer from"))
+    taken: dict[Listen, str] = {}
+    for name in ("listen", "listen-tls", "admin"):
+        for listen in dict.fromkeys(values[name]):
+            if listen is not None and listen.port and taken.setdefault(listen, name) != name:
+                place = written.get(name, (f"--{name}",))[0]
+                problems.append(Problem(place, f"{listen}, which --{taken[listen]} has, too", "an address of its own"))
     if "namespace" in written and "namespace-labels" in written:
         place = written["namespace-labels"][0]
         problems.append(Problem(place, f"{written['namespace'][0]} besides", "one of the two"))

@@ -120,12 +120,24 @@ def test_another_release_shares_no_name_and_no_pod(name: str, tmp_path: Path) ->
 @needs_helm
 @pytest.mark.parametrize("name", NAMES)
 def test_values_that_there_are_not_are_refused(name: str, tmp_path: Path) -> None:
-    for values in ({"replicas": 3}, {"image": {"repo": "x"}}, {"image": {"digest": "latest"}}, {"resources": 5}):
+    option = {"config": {"ttll": 5}} if name == "kdns" else {"config": {"options": {"cache-sice": "1MiB"}}}
+    for values in (
+        option,
+        {"replicas": 3},
+        {"image": {"repo": "x"}},
+        {"image": {"digest": "latest"}},
+        {"resources": 5},
+    ):
         file = tmp_path / "values.yaml"
         file.write_text(yaml.safe_dump(values))
         done = helm("template", name, CHARTS / name, "--values", file)
         assert done.returncode != 0, values
         assert next(iter(values)) in done.stderr
+    schema = json.loads((CHARTS / name / "values.schema.json").read_text())["properties"]["config"]
+    taken = schema if name == "kdns" else schema["properties"]["options"]
+    options = kdns_config.OPTIONS if name == "kdns" else nodelocal_config.OPTIONS
+    assert set(taken["properties"]) == {option.name for option in options}
+    assert taken["additionalProperties"] is False
     known = json.loads((CHARTS / name / "values.schema.json").read_text())["properties"].keys() - {"global"}
     assert known == yaml.safe_load((CHARTS / name / "values.yaml").read_text()).keys()
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import dns.rcode
 import dns.zone
+import psutil
 import pytest
 
 from tests.support.client import addresses, lookup, wait_for_addresses
@@ -69,6 +70,10 @@ def test_every_problem_at_once(tmp_path: Path) -> None:
             "source: found --manifests and --api-server; expected one of",
         ),
         (["--context", "x", "--api-server", "http://127.0.0.1:1"], "--context: found no --kubeconfig"),
+        (
+            ["--manifests", ".", "--listen", "127.0.0.1:53", "--admin", "127.0.0.1:53"],
+            "--admin: found 127.0.0.1:53, which --listen has, too; expected an address of its own",
+        ),
         (["--config", "/no/such.toml", "--manifests", "."], "--config /no/such.toml: found No such file"),
         (["--namespace", "a", "--namespace-labels", "b", "--manifests", "."], "expected one of the two"),
         (["--upstream", "1.2.3", "--manifests", "."], "--upstream: found '1.2.3'"),
@@ -240,6 +245,18 @@ def test_stops_at_once_without_a_lame_duck(manifests: Path, number: int) -> None
         assert server.stop(number) == 0
         assert time.monotonic() - began < 3
         assert "Traceback" not in server.output()
+
+
+@pytest.mark.parametrize("flags", [(), ("--workers", "2")])
+def test_sighup_without_a_file_ends_nothing(manifests: Path, flags: tuple[str, ...]) -> None:
+    with kdns("--manifests", manifests, *flags) as server:
+        server.wait_for("synced")
+        own = psutil.Process(server.process.pid)
+        for process in (*own.children(recursive=True), own):
+            process.send_signal(signal.SIGHUP)
+        server.wait_for("SIGHUP: without --config there is nothing to read again")
+        assert server.page("/ready") == (200, "OK")
+        assert server.stop() == 0
 
 
 def test_a_second_signal_ends_the_lame_duck(manifests: Path) -> None:
