@@ -185,12 +185,18 @@ def test_scale_and_churn_come_to_an_end(tmp_path: Path) -> None:
     assert all(row["wrong"] == row["missing"] == 0 for row in tables["200 queries a second"])
 
 
+def heed_ctrl_c() -> None:
+    """A shell's background job ignores SIGINT, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "bench", "--out", str(tmp_path), "compare", "--services", "100"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        preexec_fn=heed_ctrl_c,
     )
     deadline = time.monotonic() + 60
     while len(psutil.Process(process.pid).children(recursive=True)) < 5 and time.monotonic() < deadline:

@@ -136,12 +136,17 @@ def test_top_prints_one_look_where_there_is_no_terminal(manifests: Path) -> None
         assert "\x1b" not in done.stdout
 
 
+def heed_ctrl_c() -> None:
+    """A shell's background job ignores SIGINT, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_top_follows_on_a_terminal_and_ctrl_c_ends_it(manifests: Path) -> None:
     with kdns("--manifests", manifests) as server:
         main, sub = pty.openpty()
         command = [sys.executable, "-m", "kdns", "top", "--admin", f"127.0.0.1:{server.admin_port}", "--every", "0.5"]
         env = os.environ | {"TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
-        process = subprocess.Popen(command, stdin=sub, stdout=sub, stderr=sub, env=env)
+        process = subprocess.Popen(command, stdin=sub, stdout=sub, stderr=sub, env=env, preexec_fn=heed_ctrl_c)
         os.close(sub)
         shown = ""
 
