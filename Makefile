@@ -22,7 +22,7 @@ demo: $(VENV)/.installed
 	$(BIN)/nodelocal demo
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 # What has nothing to do with the compiled modules, or drives processes that the plain suite has driven.
 NOT_COMPILED := --ignore=tests/bench --ignore=tests/soak --ignore=tests/system/lab --ignore=tests/test_charts.py \
@@ -33,7 +33,7 @@ compiled: $(COMPILED)/.made
 
 test-compiled: $(COMPILED)/.made $(VENV)/.installed-test
 	cp -r tests bench Makefile LICENSE *.md pyproject.toml .ci .gitignore .dockerignore docs deploy $(COMPILED)
-	cd $(COMPILED) && PYTHONPATH=$(CURDIR)/$(COMPILED) $(CURDIR)/$(BIN)/python -m pytest -n 2 --dist loadfile -p no:cacheprovider $(NOT_COMPILED)
+	cd $(COMPILED) && PYTHONPATH=$(CURDIR)/$(COMPILED) $(CURDIR)/$(BIN)/python -m pytest -n 3 --dist loadfile -p no:cacheprovider $(NOT_COMPILED)
 
 $(COMPILED)/.made: $(VENV)/.installed-test pyproject.toml $(wildcard kdns/*.py kdns/*/*.py nodelocal/*.py zones/*.py)
 	@command -v cc >/dev/null || { echo "compiling needs a C compiler: Debian's package gcc has one"; exit 1; }

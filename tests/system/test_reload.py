@@ -215,7 +215,7 @@ def test_tls_loses_nothing_either(config: Path, tmp_path: Path, workers: int) ->
 
         thread = threading.Thread(target=ask, daemon=True)
         thread.start()
-        for new in range(6, 14):
+        for new in range(6, 11):
             change(config, f"ttl = {new - 1}", f"ttl = {new}")
             server.process.send_signal(signal.SIGHUP)
             server.wait_until(lambda new=new: ttl(server) == new)  # type: ignore[misc]

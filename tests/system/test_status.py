@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ import dns.query
 import pytest
 import yaml
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
@@ -252,7 +253,19 @@ def log_of(browser: webdriver.Chrome) -> list[dict[str, Any]]:
 
 
 def wait(browser: webdriver.Chrome, text: str, place: str = "body") -> None:
-    WebDriverWait(browser, 20).until(lambda driver: text in driver.find_element(By.CSS_SELECTOR, place).text, text)
+    until(browser, lambda: text in browser.find_element(By.CSS_SELECTOR, place).text, text)
+
+
+def until(browser: webdriver.Chrome, holds: Callable[[], object], text: str = "") -> None:
+    """Wait until *holds* does, of a page that puts new elements in the place of old ones every two seconds."""
+    wait = WebDriverWait(browser, 20, ignored_exceptions=[StaleElementReferenceException])
+    wait.until(lambda _: holds(), text)
+
+
+LINE = """
+const line = document.querySelector("#queries path");
+return line ? [line.getAttribute("d"), getComputedStyle(line).stroke] : null;
+"""
 
 
 def test_the_page_shows_and_follows_what_goes_on(manifests: Path, browser: webdriver.Chrome) -> None:
@@ -270,13 +283,10 @@ def test_the_page_shows_and_follows_what_goes_on(manifests: Path, browser: webdr
         assert not browser.find_elements(By.TAG_NAME, "img")
         wait(browser, "127.0.0.1", "#clients")
         wait(browser, "Services", "#objects")
-        WebDriverWait(browser, 20).until(lambda driver: driver.find_elements(By.CSS_SELECTOR, "#queries path"))
-        path = browser.find_element(By.CSS_SELECTOR, "#queries path")
-        assert path.value_of_css_property("stroke").startswith("rgb")
-        before = path.get_attribute("d")
-        WebDriverWait(browser, 20).until(
-            lambda driver: driver.find_element(By.CSS_SELECTOR, "#queries path").get_attribute("d") != before
-        )
+        until(browser, lambda: browser.execute_script(LINE))
+        before, stroke = browser.execute_script(LINE)
+        assert stroke.startswith("rgb")
+        until(browser, lambda: browser.execute_script(LINE)[0] != before)
         loaded = browser.execute_script(
             "const [n] = performance.getEntriesByType('navigation'); return [n.loadEventEnd - n.startTime, n.transferSize]"
         )

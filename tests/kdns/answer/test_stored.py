@@ -76,7 +76,7 @@ def normal(tail: bytes) -> list[str]:
 @pytest.mark.parametrize(
     "options", [{}, {"ignore-empty-service": True}, {"rewrite": [], "record": []}], ids=["all", "ignore-empty", "plain"]
 )
-@settings(max_examples=6, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(max_examples=4, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(some=st.lists(events, min_size=4, max_size=14), random=st.randoms(use_true_random=False))
 def test_a_stored_answer_is_what_would_be_answered(
     options: dict[str, object], some: Sequence[Event], random: object
