@@ -124,7 +124,9 @@ class Keeper(Generic[C]):
                 continue
             if self._start_at is not None and time.monotonic() >= self._start_at:
                 self._start()
-            if (self._must_read or self._file.has_changed()) and not self._is_in_between():
+            if self._current is None or self._is_in_between():
+                continue  # there must be one to go back to
+            if self._must_read or self._file.has_changed():
                 self._must_read = False
                 self._reload()
         return self._status
@@ -198,15 +200,12 @@ class Keeper(Generic[C]):
         if self._next is not None:  # whatever is in the file now, it is not what this one is for
             self._give_up(self._next)
         if config is not None:
-            if self._current is None:  # none answers, and there is nothing to succeed
-                self._file.use(config)
+            try:
+                self._next = self._fork(config, succeeds=True)
+            except OSError as exc:
+                self._file.refuse([f"no process can be made for it: {exc.strerror}"])
             else:
-                try:
-                    self._next = self._fork(config, succeeds=True)
-                except OSError as exc:
-                    self._file.refuse([f"no process can be made for it: {exc.strerror}"])
-                else:
-                    self._file.wait("for the objects of the cluster")
+                self._file.wait("for the objects of the cluster")
         if self._current is not None:
             self._current.tell(reloads=self._file.reloads.said())
 

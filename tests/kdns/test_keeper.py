@@ -179,6 +179,19 @@ def test_a_successor_that_takes_over_after_a_death_is_the_only_one(tmp_path: Pat
         assert keeper.output().count("serving a") == 3
 
 
+def test_a_bad_change_while_none_answers_is_refused_once_one_does(tmp_path: Path) -> None:
+    with kept(tmp_path, "a", "keeper.FIRST_PAUSE_SECONDS = 1.0") as keeper:
+        for number in range(1, 3):  # the second replacement waits a second
+            keeper.wait_until_one().kill()
+            keeper.wait_for("another takes its place", times=number)
+            if number == 2:
+                keeper.write("dies")
+            keeper.wait_for("serving a", times=number + 1)
+        keeper.wait_for("a kdns with the new configuration has ended with status 3")
+        keeper.wait_for("not used; the configuration of before goes on")
+        keeper.wait_until_one()
+
+
 THIRD_PAIR_FAILS = """
 import itertools
 calls, pair = itertools.count(1), socket.socketpair
