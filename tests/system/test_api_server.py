@@ -432,4 +432,4 @@ def test_stops_within_seconds_with_watches_open(api: ApiServer) -> None:
         server.wait_for("synced after")
         began = time.monotonic()
         assert server.stop(signal.SIGTERM) == 0
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 10

@@ -243,7 +243,7 @@ def test_stops_at_once_without_a_lame_duck(manifests: Path, number: int) -> None
         server.wait_for("synced")
         began = time.monotonic()
         assert server.stop(number) == 0
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
         assert "Traceback" not in server.output()
 
 

@@ -281,7 +281,7 @@ def test_a_bad_upstream_beside_a_good_one(kind: str) -> None:
             for number in range(5):
                 began = time.monotonic()
                 assert addresses_of(server.port, f"n{number}.example.") == ["192.0.2.1"]
-                assert time.monotonic() - began < 2.0
+                assert time.monotonic() - began < 3
 
 
 def test_a_resolv_conf_is_followed(tmp_path: Path) -> None:

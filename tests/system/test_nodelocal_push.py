@@ -51,7 +51,7 @@ def subscribed(server: Kdns, count: int) -> None:
     time.sleep(0.1)  # and answered
 
 
-def becomes(what: Callable[[], object], wanted: object, *, seconds: float = 5.0) -> float:
+def becomes(what: Callable[[], object], wanted: object, *, seconds: float = 20.0) -> float:
     """Wait until it does; return how long it took."""
     began = time.monotonic()
     while (found := what()) != wanted:

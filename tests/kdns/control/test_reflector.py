@@ -87,4 +87,4 @@ def test_cancellation_ends_with_watches_open() -> None:
         api.put(namespace())
         began = time.monotonic()
         reflect(api, lambda store, sink, wait_for: None)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 10
