@@ -19,7 +19,7 @@ from kdns.config import Config, EndpointMode, PushMode
 from kdns.control.client import ApiServer
 from kdns.control.cluster import ApiSource, CORE, Source
 from kdns.control.manifests import ManifestReader, ManifestSource
-from kdns.control.reflector import Pace
+from kdns.control.resource import Pace
 from kdns.control.sink import Sink, StoreSink
 from kdns.errors import ConfigError
 from kdns.net.addresses import own_addresses

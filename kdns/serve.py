@@ -19,7 +19,7 @@ from kdns.admin.status import Rates, Status
 from kdns.answers import Answers, is_own, server_label
 from kdns.cluster import api_or_manifests, Cluster, counts_of
 from kdns.config import Config
-from kdns.control.reflector import Pace
+from kdns.control.resource import Pace
 from kdns.control.sink import Sink
 from kdns.errors import ConfigError, Problem
 from kdns.gauges import cluster_gauges

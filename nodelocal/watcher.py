@@ -27,7 +27,8 @@ import trio
 from kdns.admin import logs
 from kdns.control.client import Access, ApiServer
 from kdns.control.cluster import paths_of, RUNNING_PODS
-from kdns.control.reflector import Reflector, Resource
+from kdns.control.reflector import Reflector
+from kdns.control.resource import Resource
 from kdns.control.sink import StoreSink
 from kdns.privileges import give_up
 from nodelocal.cluster import servers_of, SLICE_LABEL

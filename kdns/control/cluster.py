@@ -9,7 +9,8 @@ import trio
 
 from kdns.control.client import ApiServer
 from kdns.control.consistency import Consistency
-from kdns.control.reflector import Pace, Reflector, Resource
+from kdns.control.reflector import Reflector
+from kdns.control.resource import Pace, Resource
 from kdns.control.sink import Sink
 from zones.decode import Decoder
 from zones.objects import Kind

@@ -28,24 +28,20 @@ from datetime import datetime, UTC
 from functools import partial
 from typing import Final, TypeVar
 
-import msgspec
 import trio
 
-from kdns.control.client import ApiServer, Silence, StatusJson, Stream
+from kdns.control.client import ApiServer, Silence, Stream
+from kdns.control.events import BadStream, Batch, EventDecoder, ListMeta
 from kdns.control.handover import Handover
+from kdns.control.resource import Backoff, Pace, Resource
 from kdns.control.sink import Sink
 from kdns.errors import ClusterError, ClusterUnavailable, ResourceExpired
-from zones.decode import decode_json, Decoder, key_of, NOT_JSON
-from zones.errors import BadObject
-from zones.objects import EndpointSlice, Kind, Object, ObjectKey
-from zones.shapes import Head, Meta
+from zones.decode import Decoder
+from zones.objects import EndpointSlice, Object, ObjectKey
 
 log = logging.getLogger(__name__)
 
 PAGE_OBJECTS: Final = 500
-INITIAL_EVENTS_END: Final = "k8s.io/initial-events-end"
-TRIGGER_TIME: Final = "endpoints.kubernetes.io/last-change-trigger-time"
-
 LASTING_SECONDS: Final = 5.0
 """A watch that lasted for this long ends a row of failures; a list that succeeds between two of them does not."""
 
@@ -72,84 +68,6 @@ Difference = tuple[Object | None, Object | None]
 """What we have, and what the server has; None: nothing."""
 
 
-class Resource(msgspec.Struct, frozen=True):
-    """What to watch: the kind, its path in the API for each version known, the preferred first, and selectors in the
-    API's form. A cluster may lack what ``is_optional``."""
-
-    kind: Kind
-    paths: tuple[str, ...]
-    is_optional: bool = False
-    label_selector: str = ""
-    field_selector: str = ""
-
-    @property
-    def selectors(self) -> dict[str, str]:
-        """The selectors as parameters of a request."""
-        some = {"labelSelector": self.label_selector, "fieldSelector": self.field_selector}
-        return {key: value for key, value in some.items() if value}
-
-
-class Pace(msgspec.Struct, frozen=True):
-    """Times in seconds. A bookmark comes about once a minute, so a watch silent for longer than that is suspect."""
-
-    silence_seconds: float = 75.0
-    watch_seconds: int = 300
-    first_backoff: float = 0.05
-    max_backoff: float = 5.0
-    absent_seconds: float = 10.0
-
-
-class Backoff:
-    """Waits that double up to a bound, each taken at random from its upper half."""
-
-    def __init__(self, pace: Pace) -> None:
-        self._pace = pace
-        self._next = pace.first_backoff
-
-    def reset(self) -> None:
-        """Begin anew after a success."""
-        self._next = self._pace.first_backoff
-
-    def next(self) -> float:
-        """Return the seconds to wait now."""
-        wait, self._next = self._next, min(self._next * 2, self._pace.max_backoff)
-        return wait * random.uniform(0.5, 1.0)
-
-
-class _Event(msgspec.Struct):
-    type: str
-    object: msgspec.Raw
-
-
-class _Bookmark(msgspec.Struct):
-    metadata: Meta
-
-
-class _ListMeta(msgspec.Struct, rename="camel"):
-    resource_version: str | None = None
-    continue_: str | None = msgspec.field(default=None, name="continue")
-
-
-class _Page(msgspec.Struct):
-    metadata: _ListMeta
-    kind: str | None = None
-    items: list[msgspec.Raw] | None = None
-
-
-class Batch(msgspec.Struct):
-    """What one read of a stream brought, decoded: by name, the last thing that was said of it."""
-
-    puts: dict[ObjectKey, Object] = msgspec.field(default_factory=dict)
-    deletes: dict[ObjectKey, None] = msgspec.field(default_factory=dict)
-    bad: list[str] = msgspec.field(default_factory=list)
-    seen: dict[ObjectKey, None] = msgspec.field(default_factory=dict)
-    triggers: list[tuple[ObjectKey, str]] = msgspec.field(default_factory=list)
-    version: str | None = None
-    is_bookmark: bool = False
-    ends_initial: bool = False
-    error: ClusterError | None = None
-
-
 class Reflector:
     """Keeps the objects of one *resource* in *sink* equal to those of *server*."""
 
@@ -166,7 +84,7 @@ class Reflector:
         self._server = server
         self._resource = resource
         self._sink = sink
-        self._decoder = decoder
+        self._events = EventDecoder(resource.kind, decoder)
         self._pace = pace or Pace()
         self._observe_programming = observe_programming
         self._backoff = Backoff(self._pace)
@@ -291,13 +209,13 @@ class Reflector:
         seen: set[ObjectKey] = set()
         version: str | None = None
         async for page, batch in self._pages():
-            await self._take(batch)
+            await self.take(batch)
             seen.update(batch.seen)
             version = page.resource_version
         self._complete(seen)
         self._version = version
 
-    async def _pages(self) -> AsyncIterator[tuple[_ListMeta, Batch]]:
+    async def _pages(self) -> AsyncIterator[tuple[ListMeta, Batch]]:
         params = {"limit": str(PAGE_OBJECTS), **self._resource.selectors}
         tokens: set[str] = set()
         while True:
@@ -310,19 +228,9 @@ class Reflector:
             tokens.add(page.continue_)
             params["continue"] = page.continue_
 
-    def _read_page(self, params: dict[str, str]) -> tuple[_ListMeta, Batch]:
+    def _read_page(self, params: dict[str, str]) -> tuple[ListMeta, Batch]:
         body = self._server.get(self._path, params, silence_seconds=self._pace.silence_seconds).read_all()
-        try:
-            page = msgspec.json.decode(body, type=_Page)
-        except NOT_JSON as exc:
-            raise self._nonsense(body, exc) from exc
-        # Before anything is deleted for its sake: a Status, or some other object, with code 200 is no empty list.
-        if not (page.kind or "").endswith("List") or not page.metadata.resource_version:
-            raise self._nonsense(body, ValueError(f"a {page.kind} instead of a list"))
-        batch = Batch()
-        for item in page.items or ():
-            self._decode_object(item, batch)
-        return page.metadata, batch
+        return self._events.page(body, self._path)
 
     def _complete(self, seen: set[ObjectKey]) -> None:
         if ObjectKey(b"default", b"") in seen or ObjectKey(b"", b"") in seen:
@@ -357,7 +265,7 @@ class Reflector:
                 raise batch.error
             if initial is not None and batch.version is not None and batch.is_bookmark and not batch.ends_initial:
                 raise _NoStreamingLists("a bookmark before the list's end")
-            await self._take(batch)
+            await self.take(batch)
             self._stuck = 0
             if initial is None:
                 self._note_programming(batch)
@@ -385,7 +293,7 @@ class Reflector:
                 if version is not None:
                     trio.from_thread.run_sync(flowing.set)
                 for lines in stream.lines():
-                    batches.put(self._decode_lines(lines))
+                    batches.put(self._events.lines(lines, self._path))
 
         def stop() -> None:
             batches.stop()
@@ -428,59 +336,6 @@ class Reflector:
         # A server that ends every watch at once must not spin us; after a while it is what servers do.
         await trio.sleep(min(self._backoff.next(), 1.0) if trio.current_time() - began < LASTING_SECONDS else 0)
 
-    def _decode_lines(self, lines: list[bytes]) -> Batch:
-        batch = Batch()
-        for line in lines:
-            try:
-                event = msgspec.json.decode(line, type=_Event)
-            except NOT_JSON as exc:
-                batch.error = self._nonsense(line, exc)
-                return batch
-            match event.type:
-                case "ADDED" | "MODIFIED":
-                    self._decode_object(event.object, batch)
-                case "DELETED":
-                    self._decode_object(event.object, batch, deleted=True)
-                case "BOOKMARK":
-                    bookmark = _bookmark(event.object)
-                    batch.version = bookmark.resource_version or batch.version
-                    batch.is_bookmark = True
-                    if (bookmark.annotations or {}).get(INITIAL_EVENTS_END) == "true":
-                        batch.ends_initial = True
-                case "ERROR":
-                    batch.error = self._status(event.object)
-                    return batch
-        return batch
-
-    def _decode_object(self, text: msgspec.Raw, batch: Batch, *, deleted: bool = False) -> None:
-        """Decode one object into *batch*; one that is bad costs itself alone."""
-        kind = self._resource.kind
-        try:
-            json = None if deleted else decode_json(kind, text)
-            new = self._decoder.build(json) if json is not None else None
-        except BadObject as exc:
-            head = _head(text)
-            key = key_of(kind, head.metadata)
-            batch.bad.append(f"{kind.value} {key.text}: {exc}")
-            batch.version = (head.metadata.resource_version if head.metadata else None) or batch.version
-            batch.deletes.pop(key, None)
-            batch.seen[key] = None
-            return
-        meta = json.metadata if json is not None else _head(text).metadata
-        key = key_of(kind, meta)
-        batch.version = (meta.resource_version if meta else None) or batch.version
-        if new is None:
-            batch.puts.pop(key, None)
-            batch.seen.pop(key, None)
-            batch.deletes[key] = None
-            return
-        batch.deletes.pop(key, None)
-        batch.puts[key] = new
-        batch.seen[key] = None
-        annotations = (json.metadata.annotations if json is not None and json.metadata else None) or {}
-        if kind is Kind.ENDPOINT_SLICE and (when := annotations.get(TRIGGER_TIME)):
-            batch.triggers.append((key, when))
-
     def _note_programming(self, batch: Batch) -> None:
         """Tell how long it took from the pods' or the Service's change to here (CONTRACT row 11.7)."""
         if self._observe_programming is None:
@@ -499,7 +354,8 @@ class Reflector:
                 # Only the slice controller sets the annotation, and only for Services with a selector.
                 self._observe_programming("headless_with_selector" if service.is_headless else "cluster_ip", seconds)
 
-    async def _take(self, batch: Batch) -> None:
+    async def take(self, batch: Batch) -> None:
+        """Apply what came."""
         self._heard()
         if self._lacking:
             if self._lacking >= len(self._paths):
@@ -542,19 +398,7 @@ class Reflector:
             pass  # versions that are no numbers cannot be compared: list again
         self._version = None
 
-    # -- nonsense and threads -------------------------------------------------------------------------------------
-
-    def _nonsense(self, body: bytes, exc: Exception) -> ClusterError:
-        start = body[:60].decode(errors="replace")
-        return _BadStream(f"{self._path}: not what an API server sends ({exc}): {start!r}")
-
-    def _status(self, text: msgspec.Raw) -> ClusterError:
-        try:
-            status = msgspec.json.decode(text, type=StatusJson)
-        except NOT_JSON as exc:
-            return self._nonsense(bytes(text), exc)
-        message = f"{self._path}: {status.code} {status.reason}: {status.message}"
-        return ResourceExpired(message) if status.code == 410 else _BadStream(message)
+    # -- threads -------------------------------------------------------------------------------------------------
 
     async def _in_thread(self, work: Callable[[], _T], stop: Callable[[], None]) -> _T:
         """Run *work* in a thread; if cancelled, call *stop*, which makes it end, and leave it to."""
@@ -565,15 +409,11 @@ class Reflector:
             raise
 
 
-class _BadStream(ClusterUnavailable):
-    """What came was not what an API server sends, or an ERROR event other than 410."""
-
-
 def _may_be_the_versions(error: Exception) -> bool:
     """Tell whether another version might be watched without this error."""
     return (
         not isinstance(error, ClusterError)
-        or isinstance(error, _BadStream)
+        or isinstance(error, BadStream)
         or (isinstance(error, ClusterUnavailable) and error.code in (400, 422))
     )
 
@@ -584,17 +424,3 @@ class _NoStreamingLists(ClusterError):
 
 _THREADS = trio.CapacityLimiter(32)
 """One thread a kind, and one more for the moment in which an abandoned one ends."""
-
-
-def _head(text: msgspec.Raw) -> Head:
-    try:
-        return msgspec.json.decode(text, type=Head)
-    except NOT_JSON:
-        return Head()
-
-
-def _bookmark(text: msgspec.Raw) -> Meta:
-    try:
-        return msgspec.json.decode(text, type=_Bookmark).metadata
-    except NOT_JSON:
-        return Meta()

@@ -21,7 +21,7 @@ from kdns.certificate import Certificate
 from kdns.cluster import api_or_manifests, counts_of, load_manifests, troubles_of
 from kdns.config import Config
 from kdns.control.framing import encode
-from kdns.control.reflector import Pace
+from kdns.control.resource import Pace
 from kdns.gauges import cluster_gauges
 from kdns.net.addresses import own_addresses
 from kdns.overview import overview

@@ -15,9 +15,11 @@ import trio
 from kdns import config as kdns_config
 from kdns.control.client import Access, ApiServer
 from kdns.control.cluster import CORE, paths_of
+from kdns.control.events import EventDecoder
 from kdns.control.framing import encode
 from kdns.control.manifests import ManifestReader
-from kdns.control.reflector import Reflector, Resource
+from kdns.control.reflector import Reflector
+from kdns.control.resource import Resource
 from kdns.control.sink import StoreSink
 from kdns.errors import ConfigError
 from kdns.snapshot import FILE, Snapshots
@@ -71,13 +73,14 @@ async def _take_events(data: bytes) -> None:
     sink = StoreSink(store, KINDS, on_change=lambda change: None, on_synced=lambda: None)
     server = ApiServer(Access(url="http://192.0.2.1"))
     reflectors = {kind: Reflector(server, Resource(kind, paths_of(kind)), sink, Decoder()) for kind in KINDS}
+    decoders = {kind: EventDecoder(kind, Decoder()) for kind in KINDS}
     for kind in KINDS:
         sink.complete(kind)
     for line in data.split(b"\n"):
         kind = next((kind for kind in KINDS if b'"%s"' % kind.value.encode() in line), Kind.SERVICE)
-        batch = reflectors[kind]._decode_lines([line])
+        batch = decoders[kind].lines([line], "a watch")
         if batch.error is None:
-            await reflectors[kind]._take(batch)
+            await reflectors[kind].take(batch)
     again = Store()
     for kind in KINDS:
         for key in store.keys(kind):

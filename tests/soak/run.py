@@ -22,7 +22,7 @@ from typing import IO
 import dns.message
 import psutil
 
-from kdns.control.reflector import Pace
+from kdns.control.resource import Pace
 from tests.soak.asker import Asker
 from tests.soak.world import World
 from tests.support.api_server import ApiServer

@@ -10,7 +10,7 @@ import trio
 
 from kdns.control.client import Access, ApiServer
 from kdns.control.cluster import ApiSource
-from kdns.control.reflector import Pace
+from kdns.control.resource import Pace
 from kdns.control.sink import Sink, StoreSink
 from tests.support import api_server
 from tests.support.kube import namespace, service

@@ -1,0 +1,164 @@
+"""From the octets of lists and watches to objects: what one read of either brought, decoded.
+
+An object that is bad costs itself alone; octets that no API server sends are an error of the stream.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from kdns.control.client import StatusJson
+from kdns.errors import ClusterError, ClusterUnavailable, ResourceExpired
+from zones.decode import decode_json, Decoder, key_of, NOT_JSON
+from zones.errors import BadObject
+from zones.objects import Kind, Object, ObjectKey
+from zones.shapes import Head, Meta
+
+INITIAL_EVENTS_END: Final = "k8s.io/initial-events-end"
+TRIGGER_TIME: Final = "endpoints.kubernetes.io/last-change-trigger-time"
+
+
+class BadStream(ClusterUnavailable):
+    """What came was not what an API server sends, or an ERROR event other than 410."""
+
+
+class _Event(msgspec.Struct):
+    type: str
+    object: msgspec.Raw
+
+
+class _Bookmark(msgspec.Struct):
+    metadata: Meta
+
+
+class ListMeta(msgspec.Struct, rename="camel"):
+    """What a list says of itself."""
+
+    resource_version: str | None = None
+    continue_: str | None = msgspec.field(default=None, name="continue")
+
+
+class _Page(msgspec.Struct):
+    metadata: ListMeta
+    kind: str | None = None
+    items: list[msgspec.Raw] | None = None
+
+
+class Batch(msgspec.Struct):
+    """What one read of a stream brought, decoded: by name, the last thing that was said of it."""
+
+    puts: dict[ObjectKey, Object] = msgspec.field(default_factory=dict)
+    deletes: dict[ObjectKey, None] = msgspec.field(default_factory=dict)
+    bad: list[str] = msgspec.field(default_factory=list)
+    seen: dict[ObjectKey, None] = msgspec.field(default_factory=dict)
+    triggers: list[tuple[ObjectKey, str]] = msgspec.field(default_factory=list)
+    version: str | None = None
+    is_bookmark: bool = False
+    ends_initial: bool = False
+    error: ClusterError | None = None
+
+
+class EventDecoder:
+    """Decodes what comes of one *kind* from *path*, which only errors name."""
+
+    def __init__(self, kind: Kind, decoder: Decoder) -> None:
+        self._kind = kind
+        self._decoder = decoder
+
+    def page(self, body: bytes, path: str) -> tuple[ListMeta, Batch]:
+        """Decode one page of a list. Raises BadStream."""
+        try:
+            page = msgspec.json.decode(body, type=_Page)
+        except NOT_JSON as exc:
+            raise _nonsense(path, body, exc) from exc
+        # Before anything is deleted for its sake: a Status, or some other object, with code 200 is no empty list.
+        if not (page.kind or "").endswith("List") or not page.metadata.resource_version:
+            raise _nonsense(path, body, ValueError(f"a {page.kind} instead of a list"))
+        batch = Batch()
+        for item in page.items or ():
+            self._object(item, batch)
+        return page.metadata, batch
+
+    def lines(self, lines: list[bytes], path: str) -> Batch:
+        """Decode lines of a watch, up to the first that is an error."""
+        batch = Batch()
+        for line in lines:
+            try:
+                event = msgspec.json.decode(line, type=_Event)
+            except NOT_JSON as exc:
+                batch.error = _nonsense(path, line, exc)
+                return batch
+            match event.type:
+                case "ADDED" | "MODIFIED":
+                    self._object(event.object, batch)
+                case "DELETED":
+                    self._object(event.object, batch, deleted=True)
+                case "BOOKMARK":
+                    bookmark = _bookmark(event.object)
+                    batch.version = bookmark.resource_version or batch.version
+                    batch.is_bookmark = True
+                    if (bookmark.annotations or {}).get(INITIAL_EVENTS_END) == "true":
+                        batch.ends_initial = True
+                case "ERROR":
+                    batch.error = _status(path, event.object)
+                    return batch
+        return batch
+
+    def _object(self, text: msgspec.Raw, batch: Batch, *, deleted: bool = False) -> None:
+        """Decode one object into *batch*; one that is bad costs itself alone."""
+        kind = self._kind
+        try:
+            json = None if deleted else decode_json(kind, text)
+            new = self._decoder.build(json) if json is not None else None
+        except BadObject as exc:
+            head = _head(text)
+            key = key_of(kind, head.metadata)
+            batch.bad.append(f"{kind.value} {key.text}: {exc}")
+            batch.version = (head.metadata.resource_version if head.metadata else None) or batch.version
+            batch.deletes.pop(key, None)
+            batch.seen[key] = None
+            return
+        meta = json.metadata if json is not None else _head(text).metadata
+        key = key_of(kind, meta)
+        batch.version = (meta.resource_version if meta else None) or batch.version
+        if new is None:
+            batch.puts.pop(key, None)
+            batch.seen.pop(key, None)
+            batch.deletes[key] = None
+            return
+        batch.deletes.pop(key, None)
+        batch.puts[key] = new
+        batch.seen[key] = None
+        annotations = (json.metadata.annotations if json is not None and json.metadata else None) or {}
+        if kind is Kind.ENDPOINT_SLICE and (when := annotations.get(TRIGGER_TIME)):
+            batch.triggers.append((key, when))
+
+
+def _nonsense(path: str, body: bytes, exc: Exception) -> ClusterError:
+    start = body[:60].decode(errors="replace")
+    return BadStream(f"{path}: not what an API server sends ({exc}): {start!r}")
+
+
+def _status(path: str, text: msgspec.Raw) -> ClusterError:
+    try:
+        status = msgspec.json.decode(text, type=StatusJson)
+    except NOT_JSON as exc:
+        return _nonsense(path, bytes(text), exc)
+    message = f"{path}: {status.code} {status.reason}: {status.message}"
+    return ResourceExpired(message) if status.code == 410 else BadStream(message)
+
+
+def _head(text: msgspec.Raw) -> Head:
+    try:
+        return msgspec.json.decode(text, type=Head)
+    except NOT_JSON:
+        return Head()
+
+
+def _bookmark(text: msgspec.Raw) -> Meta:
+    try:
+        return msgspec.json.decode(text, type=_Bookmark).metadata
+    except NOT_JSON:
+        return Meta()
