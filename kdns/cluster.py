@@ -26,6 +26,7 @@ from kdns.net.addresses import own_addresses
 from kdns.proto.tlds import is_public_tld
 from kdns.served import Group, Zones
 from kdns.static import StaticSource
+from zones.change import Change
 from zones.decode import Decoder
 from zones.imports import Imports
 from zones.names import Name
@@ -35,7 +36,7 @@ from zones.records import RRset
 from zones.rewrite import Rewrites
 from zones.selectors import HEADLESS_SLICES, Scope, Selector
 from zones.static import conflicts_with, Overlaid, Overlay, StaticRecords
-from zones.store import Change, Store
+from zones.store import Store
 from zones.zone import Serial
 
 log = logging.getLogger(__name__)

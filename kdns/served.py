@@ -9,6 +9,7 @@ import msgspec
 
 from kdns.answer.authority import names_above
 from kdns.config import Config, EndpointMode
+from zones.change import Change
 from zones.cluster import ClusterZone
 from zones.explicit import ExplicitZone
 from zones.external import ExternalZone
@@ -20,7 +21,7 @@ from zones.records import A, AAAA, NS, RRset
 from zones.reverse import reverse_key, ReverseZone
 from zones.rewrite import Rewrites
 from zones.static import Overlaid, Overlay
-from zones.store import Change, Store
+from zones.store import Store
 from zones.zone import Found, Serial, Timers, Zone
 
 

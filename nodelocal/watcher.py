@@ -32,10 +32,11 @@ from kdns.control.resource import Resource
 from kdns.control.sink import StoreSink
 from kdns.privileges import give_up
 from nodelocal.cluster import servers_of, SLICE_LABEL
+from zones.change import Change
 from zones.decode import Decoder
 from zones.objects import EndpointSlice, Kind, Object, ObjectKey, Pod
 from zones.records import address_to_text
-from zones.store import Change, Store
+from zones.store import Store
 
 
 def write(**line: object) -> None:

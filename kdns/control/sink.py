@@ -9,8 +9,9 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 
+from zones.change import Change, NO_CHANGE
 from zones.objects import Kind, Object, ObjectKey, Service
-from zones.store import Change, NO_CHANGE, Store
+from zones.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ from hypothesis.stateful import invariant, rule, RuleBasedStateMachine
 
 from kdns.answer.authority import ZoneSet
 from tests.support.builders import endpoints, kind_of, namespace, objects, ready, service, unready
+from zones.change import Change
 from zones.cluster import ClusterZone
 from zones.external import ExternalZone
 from zones.imports import Imports
@@ -40,7 +41,7 @@ from zones.objects import (
 from zones.pods import PodMode
 from zones.records import A, AAAA, ANY, PTR, SRV
 from zones.reverse import IN_ADDR_ARPA, IP6_ARPA, reverse_key, reverse_name, ReverseZone
-from zones.store import Change, Store
+from zones.store import Store
 from zones.zone import Found, Outcome, Serial
 
 ORIGIN = Name.from_text("cluster.local.")
