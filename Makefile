@@ -39,7 +39,7 @@ $(COMPILED)/.made: $(VENV)/.installed-test pyproject.toml $(wildcard kdns/*.py k
 	@command -v cc >/dev/null || { echo "compiling needs a C compiler: Debian's package gcc has one"; exit 1; }
 	@$(BIN)/python -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' || { echo "compiling needs Python's headers: Debian's package python3-dev has them"; exit 1; }
 	@echo "Compiling the data path: about a minute"
-	rm -rf build && mkdir -p build/source $(COMPILED)
+	rm -rf build/source build/kdns-*.whl $(COMPILED) && mkdir -p build/source $(COMPILED)
 	cp -r kdns nodelocal zones pyproject.toml README.md LICENSE build/source
 	HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build build/source
 	$(BIN)/python -m zipfile --extract build/kdns-*.whl $(COMPILED) && rm -rf build/source $(COMPILED)/*.dist-info

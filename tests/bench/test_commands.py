@@ -147,7 +147,12 @@ def test_what_is_missing_is_named_with_its_package(manifests: Path, tmp_path: Pa
 
 
 def test_compare_measures_what_it_finds(tmp_path: Path) -> None:
-    done = bench("--out", tmp_path, "compare", "--services", "100", "--seconds", "0.3", "--rounds", "1", timeout=300)
+    for _ in range(3):
+        done = bench(
+            "--out", tmp_path, "compare", "--services", "100", "--seconds", "0.3", "--rounds", "1", timeout=300
+        )
+        if "no figure of it would mean anything" not in done.stderr:
+            break  # a peer that lost too much on a machine that has no time for it: told, and tried again
     assert done.returncode == 0, done.stderr
     tables = json.loads((tmp_path / "compare.json").read_text())["tables"]
     rows = tables["Authorities, 100 Services"]
