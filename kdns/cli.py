@@ -327,7 +327,7 @@ def import_command(file: Path, program: str | None, output: Path | None) -> None
     What became of every line that is no option of ours is told on standard error; status 1 if nothing here does the
     work of some of them.
     """
-    from kdns.migrate.translate import import_text
+    from kdns.migrate.sources import import_text
 
     try:
         imported = import_text(file.read_text(encoding="utf-8"), str(file), program)

@@ -14,9 +14,10 @@ import trio
 
 from kdns.errors import ConfigError, Problem
 from kdns.net.addresses import bind, bind_pair, Listen
+from kdns.net.connections import Connections
 from kdns.net.handler import Handler, OpenSession
 from kdns.net.hitters import Sampler
-from kdns.net.tcp import Connections, TcpListener
+from kdns.net.tcp import TcpListener
 from kdns.net.udp import UdpListener
 from kdns.proto.query import Transport
 

@@ -18,8 +18,9 @@ import trio
 from kdns.answer.push import Feed
 from kdns.answer.session import DsoSession
 from kdns.errors import WireError
+from kdns.net.connections import Connections
 from kdns.net.handler import Client
-from kdns.net.tcp import Connections, TcpListener
+from kdns.net.tcp import TcpListener
 from kdns.proto import dso
 from kdns.proto.message import read_message
 from kdns.proto.query import HEADER_OCTETS, MAX_UDP_OCTETS, MIN_UDP_OCTETS, read_query, Transport

@@ -15,7 +15,8 @@ from click.testing import CliRunner
 from kdns import config as kdns_config
 from kdns.cli import main
 from kdns.errors import ConfigError
-from kdns.migrate.translate import import_text, Imported
+from kdns.migrate.imported import Imported
+from kdns.migrate.sources import import_text
 from nodelocal import config as nodelocal_config
 
 KUBEADM = """\
