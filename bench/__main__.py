@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import tempfile
@@ -31,6 +32,7 @@ from bench import (
     scale,
     unique,
     watch_traffic,
+    workers,
 )
 from bench.peers import Peer
 from bench.process import BenchError
@@ -254,6 +256,30 @@ def bench_observe(**options: Any) -> None:
     """CPU a query while the status page is open, with dnstap, with a log line each; how soon the page is there."""
     with report_of("observe", **options) as (report, folder):
         observe.run(report, folder, **options)
+
+
+@main.command("workers", short_help="CPU a query by the number of workers, each at the same load.")
+@click.option(
+    "--count", "counts", type=click.IntRange(1, 64), multiple=True, help="Workers [default: 1, all processors]."
+)
+@click.option(
+    "--rate",
+    "rates",
+    type=click.IntRange(100),
+    multiple=True,
+    default=(10_000, 30_000, 60_000),
+    show_default=True,
+    help="Queries a second for each worker.",
+)
+@click.option("--services", type=click.IntRange(2), default=10_000, show_default=True, help="Services in the cluster.")
+@click.option("--mix", type=click.Choice(["hot", "cluster", "nx-domain"]), default="hot", show_default=True)
+@click.option("--seconds", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Length of each run.")
+@click.option("--rounds", type=click.IntRange(1), default=10, show_default=True, help="Turns at each rate.")
+def bench_workers(counts: tuple[int, ...], **options: Any) -> None:
+    """What a query costs kdns with one worker and with more, at the same load for each of them."""
+    counts = counts or tuple(sorted({1, os.cpu_count() or 1}))
+    with report_of("workers", seed=mixes.SEED, counts=counts, **options) as (report, folder):
+        workers.run(report, folder, counts=counts, **options)
 
 
 @main.command("unique", short_help="Memory of kdns under names asked for once.")

@@ -26,10 +26,10 @@ LOAD_CPU: Final = 1
 """Server and load generator get a processor each: sharing one moves the load's work into the server's figures."""
 
 
-def pinned(cpu: int) -> list[str]:
-    """Return what to put before a command to keep it on one processor; nothing where there is only one."""
+def pinned(cpu: int | None) -> list[str]:
+    """Return what to put before a command to keep it on one processor; nothing where there is only one, or no need."""
     command = shutil.which("taskset")
-    return [command, "-c", str(cpu)] if command and (os.cpu_count() or 1) > 1 else []
+    return [command, "-c", str(cpu)] if command and cpu is not None and (os.cpu_count() or 1) > 1 else []
 
 
 class BenchError(Exception):
@@ -47,10 +47,11 @@ class Process:
         probe: Name,
         *,
         cwd: Path | None = None,
-        cpu: int = SERVER_CPU,
+        cpu: int | None = SERVER_CPU,
         waits: bool = True,
     ) -> None:
-        """*probe* is a name that has an address once the server is up; with *waits* entering waits for it."""
+        """*probe* is a name that has an address once the server is up; with *waits* entering waits for it. *cpu* is the
+        processor that it is kept on, None: any."""
         self.name = name
         self.port = port
         self._command = list(command)
