@@ -73,7 +73,7 @@ TOLERATE_UNREADY = "service.alpha.kubernetes.io/tolerate-unready-endpoints"
 """The annotation that came before ``publishNotReadyAddresses`` (Kubernetes DNS spec 2.1)."""
 
 MAX_KNOWN = 8192
-"""Addresses whose octets are remembered: of a slice that changes, ninety-nine of a hundred endpoints are the same."""
+"""Addresses, and hostnames, whose octets are remembered: of a slice that changes all but one are as before."""
 
 _ENDED = frozenset({"Succeeded", "Failed", "Unknown"})
 
@@ -104,6 +104,7 @@ class Decoder:
         self._topology_zones = topology_zones
         self._outside = outside
         self._addresses: dict[str, bytes] = {}
+        self._hostnames: dict[str, bytes] = {}
         self._scope = scope or Scope()
         self._from: dict[type, Callable[[Any], Object | None]] = {
             NamespaceJson: self._namespace,
@@ -183,23 +184,19 @@ class Decoder:
         octets = 4 if json.address_type == "IPv4" else 16
         endpoints: list[Endpoint] = []
         has_names, has_zones = self._endpoint_pod_names, self._topology_zones
-        known = self._addresses
+        addresses, hostnames = self._addresses, self._hostnames
         for at, endpoint in enumerate(json.endpoints or ()):
-            hostname = self._hostname(endpoint, at) if has_names or endpoint.hostname else b""
-            conditions = endpoint.conditions
+            label, conditions = endpoint.hostname, endpoint.conditions
+            hostname = b""
+            if label:
+                hostname = hostnames.get(label) or self._hostname(label, at)
+            elif has_names:
+                hostname = _pod_name(endpoint)
             ready = conditions is None or conditions.ready is not False
-            for number, text in enumerate(endpoint.addresses or ()):
-                address = known.get(text)
-                if address is None:
-                    try:
-                        address = address_from_text(text)
-                    except ValueError as exc:
-                        raise BadObject(_field(at, number), text, "an IP address") from exc
-                    if len(known) >= MAX_KNOWN:
-                        known.clear()
-                    known[text] = address
-                if len(address) != octets:
-                    raise BadObject(_field(at, number), text, f"an {json.address_type} address")
+            for text in endpoint.addresses or ():
+                address = addresses.get(text)
+                if address is None or len(address) != octets:
+                    address = self._address(text, octets, at, endpoint)
                 if has_zones and endpoint.zone:
                     zone = shared(endpoint.zone.lower().encode())
                     endpoints.append(ZonedEndpoint(address, hostname, ready, zone))
@@ -223,16 +220,20 @@ class Decoder:
             namespace, name, tuple(dict.fromkeys(ips)), ports_of(spec.ports, "spec.ports"), is_headless=is_headless
         )
 
-    def _hostname(self, endpoint: EndpointJson, at: int) -> bytes:
-        if endpoint.hostname:
-            if not LABEL.fullmatch(endpoint.hostname):
-                raise BadObject(f"endpoints[{at}].hostname", endpoint.hostname, "a DNS label")
-            return endpoint.hostname.encode()
-        if self._endpoint_pod_names and endpoint.target_ref is not None:
-            pod = endpoint.target_ref.name or ""
-            if endpoint.target_ref.kind == "Pod" and LABEL.fullmatch(pod):
-                return pod.encode()
-        return b""
+    def _address(self, text: str, octets: int, at: int, endpoint: EndpointJson) -> bytes:
+        """Read an address that was not seen before, or is none of its slice's."""
+        try:
+            address = address_from_text(text)
+        except ValueError as exc:
+            raise BadObject(_field(at, endpoint, text), text, "an IP address") from exc
+        if len(address) != octets:
+            raise BadObject(_field(at, endpoint, text), text, f"an {'IPv4' if octets == 4 else 'IPv6'} address")
+        return _remembered(self._addresses, text, address)
+
+    def _hostname(self, text: str, at: int) -> bytes:
+        if not LABEL.fullmatch(text):
+            raise BadObject(f"endpoints[{at}].hostname", text, "a DNS label")
+        return _remembered(self._hostnames, text, text.encode())
 
     def _pod(self, json: PodJson) -> Pod | None:
         meta = json.metadata or Meta()
@@ -245,8 +246,22 @@ class Decoder:
         return Pod(namespace, name, tuple(dict.fromkeys(addresses)), _search_path(json.spec or PodSpecJson()))
 
 
-def _field(at: int, number: int) -> str:
-    return f"endpoints[{at}].addresses[{number}]"
+def _field(at: int, endpoint: EndpointJson, text: str) -> str:
+    return f"endpoints[{at}].addresses[{(endpoint.addresses or ()).index(text)}]"
+
+
+def _pod_name(endpoint: EndpointJson) -> bytes:
+    """Return the name of an endpoint's pod, where it can be a label."""
+    target = endpoint.target_ref
+    name = (target.name or "") if target is not None and target.kind == "Pod" else ""
+    return name.encode() if LABEL.fullmatch(name) else b""
+
+
+def _remembered(known: dict[str, bytes], text: str, octets: bytes) -> bytes:
+    if len(known) >= MAX_KNOWN:
+        known.clear()
+    known[text] = octets
+    return octets
 
 
 def _search_path(spec: PodSpecJson) -> SearchPath:

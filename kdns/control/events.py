@@ -5,7 +5,7 @@ An object that is bad costs itself alone; octets that no API server sends are an
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -14,10 +14,13 @@ from kdns.errors import ClusterError, ClusterUnavailable, ResourceExpired
 from zones.decode import decode_json, Decoder, key_of, NOT_JSON
 from zones.errors import BadObject
 from zones.objects import Kind, Object, ObjectKey
-from zones.shapes import Head, Meta
+from zones.shapes import Head, HeadMeta, JSON_OF, Meta, ObjectJson
 
 INITIAL_EVENTS_END: Final = "k8s.io/initial-events-end"
 TRIGGER_TIME: Final = "endpoints.kubernetes.io/last-change-trigger-time"
+
+
+_Shape = TypeVar("_Shape", bound=ObjectJson)
 
 
 class BadStream(ClusterUnavailable):
@@ -27,6 +30,13 @@ class BadStream(ClusterUnavailable):
 class _Event(msgspec.Struct):
     type: str
     object: msgspec.Raw
+
+
+class _Put(msgspec.Struct, Generic[_Shape]):
+    """An event whose object is what it should be: read at once, where ``_Event`` takes two passes."""
+
+    type: str
+    object: _Shape
 
 
 class _Bookmark(msgspec.Struct):
@@ -66,6 +76,8 @@ class EventDecoder:
     def __init__(self, kind: Kind, decoder: Decoder) -> None:
         self._kind = kind
         self._decoder = decoder
+        shape: Any = JSON_OF[kind]
+        self._put: msgspec.json.Decoder[_Put[Any]] = msgspec.json.Decoder(_Put[shape])
 
     def page(self, body: bytes, path: str) -> tuple[ListMeta, Batch]:
         """Decode one page of a list. Raises BadStream."""
@@ -85,6 +97,14 @@ class EventDecoder:
         """Decode lines of a watch, up to the first that is an error."""
         batch = Batch()
         for line in lines:
+            try:
+                put = self._put.decode(line)
+            except NOT_JSON:
+                pass  # not for this kind, or not at all: found out below, with the error to tell
+            else:
+                if put.type in ("ADDED", "MODIFIED"):
+                    self._build(put.object, batch)
+                    continue
             try:
                 event = msgspec.json.decode(line, type=_Event)
             except NOT_JSON as exc:
@@ -108,32 +128,49 @@ class EventDecoder:
 
     def _object(self, text: msgspec.Raw, batch: Batch, *, deleted: bool = False) -> None:
         """Decode one object into *batch*; one that is bad costs itself alone."""
-        kind = self._kind
+        if deleted:
+            self._gone(_head(text).metadata, batch)
+            return
         try:
-            json = None if deleted else decode_json(kind, text)
-            new = self._decoder.build(json) if json is not None else None
+            json = decode_json(self._kind, text)
         except BadObject as exc:
-            head = _head(text)
-            key = key_of(kind, head.metadata)
-            batch.bad.append(f"{kind.value} {key.text}: {exc}")
-            batch.version = (head.metadata.resource_version if head.metadata else None) or batch.version
-            batch.deletes.pop(key, None)
-            batch.seen[key] = None
+            self._bad(_head(text).metadata, exc, batch)
+        else:
+            self._build(json, batch)
+
+    def _build(self, json: ObjectJson, batch: Batch) -> None:
+        meta = json.metadata
+        try:
+            new = self._decoder.build(json)
+        except BadObject as exc:
+            self._bad(meta, exc, batch)
             return
-        meta = json.metadata if json is not None else _head(text).metadata
-        key = key_of(kind, meta)
-        batch.version = (meta.resource_version if meta else None) or batch.version
         if new is None:
-            batch.puts.pop(key, None)
-            batch.seen.pop(key, None)
-            batch.deletes[key] = None
+            self._gone(meta, batch)
             return
+        key = key_of(self._kind, meta)
         batch.deletes.pop(key, None)
         batch.puts[key] = new
         batch.seen[key] = None
-        annotations = (json.metadata.annotations if json is not None and json.metadata else None) or {}
-        if kind is Kind.ENDPOINT_SLICE and (when := annotations.get(TRIGGER_TIME)):
+        if meta is None:
+            return
+        batch.version = meta.resource_version or batch.version
+        if self._kind is Kind.ENDPOINT_SLICE and meta.annotations and (when := meta.annotations.get(TRIGGER_TIME)):
             batch.triggers.append((key, when))
+
+    def _gone(self, meta: Meta | HeadMeta | None, batch: Batch) -> None:
+        key = key_of(self._kind, meta)
+        batch.version = (meta.resource_version if meta else None) or batch.version
+        batch.puts.pop(key, None)
+        batch.seen.pop(key, None)
+        batch.deletes[key] = None
+
+    def _bad(self, meta: Meta | HeadMeta | None, exc: BadObject, batch: Batch) -> None:
+        key = key_of(self._kind, meta)
+        batch.bad.append(f"{self._kind.value} {key.text}: {exc}")
+        batch.version = (meta.resource_version if meta else None) or batch.version
+        batch.deletes.pop(key, None)
+        batch.seen[key] = None
 
 
 def _nonsense(path: str, body: bytes, exc: Exception) -> ClusterError:
