@@ -34,7 +34,8 @@ async def run_generation(server: Server | Controller, link: socket.socket, *, su
 
         async with trio.open_nursery() as serving:
             await serving.start(partial(server.run, fit=fit if succeeds else None, heeds_signals=False))
-            await stream.send_all(encode({"serving": True}))
+            if not server.program.is_stopping:
+                await stream.send_all(encode({"serving": True}))
         nursery.cancel_scope.cancel()
 
 

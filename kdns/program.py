@@ -146,6 +146,7 @@ class Program:
         With *fit* nothing is answered before that returns, and with *has_begun* no page is shown before that does:
         another one shows them. *pages* are shown beside the metrics.
         """
+        has_started = False
         try:
             async with trio.open_nursery() as nursery:
                 if heeds_signals:
@@ -170,7 +171,10 @@ class Program:
                 if fit is None:
                     for part in parts:
                         nursery.start_soon(part)
+                has_started = True
                 task_status.started()
+            if not has_started:
+                task_status.started()  # told to end before it had begun: no error, and whoever waits for it goes on
         finally:
             self.close()
 
