@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -188,6 +189,27 @@ def test_scale_and_churn_come_to_an_end(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     tables = json.loads((tmp_path / "churn.json").read_text())["tables"]
     assert all(row["wrong"] == row["missing"] == 0 for row in tables["200 queries a second"])
+
+
+def test_workers_share_what_they_are_asked(tmp_path: Path) -> None:
+    done = bench(
+        "--out", tmp_path, "workers", "--services", "50", "--rate", "300", "--rounds", "2", "--seconds", "0.5",
+        "--count", "1", "--count", "2", timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "workers.json").read_text())["tables"]["Workers, hot, 50 Services"]
+    assert [(row["workers"], row["rate_each"], row["lost"]) for row in rows] == [(1, 300, 0), (2, 300, 0)]
+    assert rows[0]["ratio"] == 1
+    assert 1 <= rows[1]["share"] < 2
+    assert (tmp_path / "workers.png").exists()
+
+
+def test_a_rate_that_is_not_reached_gives_no_figure(tmp_path: Path) -> None:
+    done = bench(
+        "workers", "--services", "50", "--rate", "5000000", "--rounds", "1", "--seconds", "0.5", "--count", "1"
+    )
+    assert done.returncode == 1
+    assert re.search(r"^bench: 1 worker(: 5,000,000 queries/s were asked for| lost )", done.stderr, re.M)
 
 
 def heed_ctrl_c() -> None:

@@ -47,7 +47,9 @@ def test_who_is_told_to_end_before_it_has_begun_ends_without_an_error(*, begins:
     async def main() -> list[str]:
         said: list[str] = []
         answering = Slow()
-        program = Program("kdns", [Listen("127.0.0.1", 0)], [Listen("127.0.0.1", 0)], answering, lameduck=0, announce=said.append)
+        program = Program(
+            "kdns", [Listen("127.0.0.1", 0)], [Listen("127.0.0.1", 0)], answering, lameduck=0, announce=said.append
+        )
         program.bind()
         if begins:
             answering.may_begin.set()
