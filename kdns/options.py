@@ -7,6 +7,7 @@ the file, as a whole: a list of the file is replaced, not added to.
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
@@ -24,11 +25,13 @@ from kdns.upstream.servers import DNS_PORT, Protocol, Server, server_from_text
 from zones.errors import BadName, BadRecord
 from zones.names import Name
 from zones.records import RRset
-from zones.rewrite import rule_from_text
+from zones.rewrite import Rule, rule_from_text
 from zones.static import merged, record_from_text
 
 MAX_ZONE_OCTETS: Final = 192
 """So that a Service of any name fits in front; of longer names of endpoints those that do not fit do not exist."""
+
+_ODD: Final = re.compile(r"[^A-Za-z0-9_.-]")
 
 SERVING: Final = "Serving"
 LOGGING: Final = "Logging"
@@ -106,9 +109,24 @@ def whole_number(most: int) -> Callable[[Any], int]:
     return read
 
 
+def of_hosts(written: str) -> str:
+    """Return *written* if its characters are those of names of hosts and Services, as no misspelt name's may be."""
+    odd = _ODD.search(written)
+    if odd is not None and not (odd[0] == "/" and written.rstrip(".").endswith(".in-addr.arpa")):  # RFC 2317
+        raise ValueError(f"{odd[0]!r} is in no name that is asked for" + (": xn--… is" if odd[0] > "~" else ""))
+    return written
+
+
+def _rule(value: Any) -> Rule:
+    written = text(value)
+    for side in written.split("=", 1):
+        of_hosts(side.strip().removeprefix("*."))
+    return rule_from_text(written)
+
+
 def zone(value: Any) -> Name:
     """Read a domain name that can be a zone."""
-    name = Name.from_text(text(value))
+    name = Name.from_text(of_hosts(text(value)))
     if not name.labels:
         raise ValueError("the root")
     if len(name.wire) > MAX_ZONE_OCTETS:
@@ -242,7 +260,7 @@ STATIC_OPTIONS: Final = (
         "Look FROM up as TO and answer under the name asked for; *.FROM=*.TO for all names below. Repeatable, the "
         "first that matches counts.",
         "two names such as old.example=new.example or *.old.example=*.new.example",
-        lambda value: rule_from_text(text(value)),
+        _rule,
         is_list=True,
         group=STATIC,
     ),

@@ -9,6 +9,7 @@ rarely holds what the cluster already has.
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import os
@@ -162,7 +163,12 @@ class ManifestReader:
             use = "of no use to DNS"
             if kind is not None and head.api_version in API_VERSIONS[kind]:
                 use = f"of use with --{'clusterset' if kind is Kind.SERVICE_IMPORT else 'external'}-zone alone"
-            loaded.notes.append(f"{where}: {head.api_version or 'no apiVersion'}, {head.kind}: {use}; skipped")
+            told = f"{where}: {head.api_version or 'no apiVersion'}, {head.kind}: {use}; skipped"
+            near = difflib.get_close_matches(head.kind, _KINDS, 1, 0.85) if kind is None else []
+            if near:
+                loaded.warnings.append(f"{told}; is {near[0]} meant?")
+            else:
+                loaded.notes.append(told)
             return
         key = key_of(kind, meta)
         named = f"{where}: {kind.value} {key.namespace.decode()}/{key.name.decode()}".replace(" /", " ")

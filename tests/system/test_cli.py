@@ -65,6 +65,12 @@ def test_every_problem_at_once(tmp_path: Path) -> None:
         (["--manifests", "/no/such/folder"], "--manifests: found '/no/such/folder' (no such file or folder)"),
         (["--kubeconfig", "/no/such/file"], "--kubeconfig: found '/no/such/file' (No such file or directory)"),
         (["--api-server", "nonsense"], "--api-server: found 'nonsense'"),
+        (["--zone", "cluster.local in-addr.arpa"], "--zone: found 'cluster.local in-addr.arpa' (' ' is in no name"),
+        (
+            ["--zone", "bücher.example"],
+            "--zone: found 'bücher.example' ('ü' is in no name that is asked for: xn--… is)",
+        ),
+        (["--rewrite", "a.example==b.example"], "--rewrite: found 'a.example==b.example' ('=' is in no name"),
         (
             ["--api-server", "http://x", "--manifests", "."],
             "source: found --manifests and --api-server; expected one of",

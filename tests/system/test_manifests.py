@@ -208,6 +208,18 @@ def test_unknown_kinds_and_lists(tmp_path: Path) -> None:
     assert done.stderr.count("apps/v1, Deployment: of no use to DNS; skipped") == 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "meant"),
+    [("Servce", "Service"), ("EndpointSlices", "EndpointSlice"), ("ServiceExport", ""), ("TCPRoute", ""), ("Role", "")],
+)
+def test_a_kind_that_looks_misspelt_is_warned_of(kind: str, meant: str, tmp_path: Path) -> None:
+    write(tmp_path / "a.yaml", {"apiVersion": "v1", "kind": kind, "metadata": {"name": "web"}})
+    done = run_kdns("check", "--manifests", tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = f"a.yaml: v1, {kind}: of no use to DNS; skipped"
+    assert told + (f"; is {meant} meant?" if meant else "\n") in done.stderr
+
+
 def test_namespaces_that_are_only_named(tmp_path: Path) -> None:
     write(
         tmp_path / "a.yaml",
