@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,12 +13,12 @@ import pytest
 from hypothesis import settings
 
 from tests.support.process import Kdns, kdns, nodelocal
+from tests.support.seed import IS_RANDOM
 from tests.support.upstream import answer, Reply, Upstream
 
-# The same examples in every run of CI; other ones in every run at a desk.
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+settings.register_profile("repeatable", derandomize=True)
+if not IS_RANDOM:
+    settings.load_profile("repeatable")
 
 MANIFESTS = {
     "apiVersion": "v1",

@@ -194,6 +194,10 @@ def _differ_in_ttls(wire: bytes, ours: Reply | None, theirs: Reply | None) -> bo
 
 FORWARDED: Sequence[Rule] = (
     (
+        "an EDNS version that there is not: BADVERS here whatever is asked (RFC 6891 section 6.1.3), REFUSED there",
+        lambda wire, ours, theirs: _rcode(ours) == BADVERS and _rcode(theirs) == REFUSED,
+    ),
+    (
         "ANY: HINFO here, nobody is asked (RFC 8482 section 4.2)",
         lambda wire, ours, theirs: ours is not None and any(" HINFO " in line for line in ours.answer),
     ),

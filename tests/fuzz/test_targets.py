@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import random
-
 import pytest
 
 from tests.fuzz.mutation import Mutator
 from tests.fuzz.targets import Target, TARGETS
+from tests.support.seed import SEED
 
 INPUTS = {"events": 150, "stream": 150, "manifests": 400, "configuration": 300, "respond": 1_500}
-SEED = 1 if os.environ.get("CI") else random.randrange(1 << 30)
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=lambda target: target.name)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import random
-
 import pytest
 
 from tests.soak.run import Result, Sample, soak
 from tests.soak.world import NOTHING, Truth, World
 from tests.support.kube import service
+from tests.support.seed import SEED
 
 pytestmark = pytest.mark.system
-
-SEED = 1 if os.environ.get("CI") else random.randrange(1 << 30)
 
 
 def test_a_short_one(monkeypatch: pytest.MonkeyPatch) -> None:

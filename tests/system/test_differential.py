@@ -1,12 +1,11 @@
 """kdns beside NSD and Knot with the same zones, nodelocal beside Unbound with the same upstream: what differs, and why.
 
-KDNS_TEST_DIFFERENTIAL says how many queries are asked (100000 for a long run), KDNS_TEST_SEED which.
+KDNS_TEST_DIFFERENTIAL says how many queries are asked (100000 for a long run), KDNS_TEST_SEED which (or random).
 """
 
 from __future__ import annotations
 
 import os
-import random
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -24,12 +23,12 @@ from tests.fuzz.packets import QUERIES
 from tests.support.client import lookup
 from tests.support.process import kdns, nodelocal, wait_until
 from tests.support.secondary import free_port, knot, needs_knot, needs_nsd, nsd, running
+from tests.support.seed import SEED
 from tests.system.test_transfer import OBJECTS
 
 pytestmark = [pytest.mark.system, pytest.mark.peer]
 
 COUNT = int(os.environ.get("KDNS_TEST_DIFFERENTIAL", "0"))
-SEED = int(os.environ.get("KDNS_TEST_SEED", "0")) or (1 if os.environ.get("CI") else random.randrange(1, 1 << 30))
 
 ZONES = ("cluster.local", "in-addr.arpa", "ip6.arpa")
 UNBOUND = shutil.which("unbound") or shutil.which("/usr/sbin/unbound")

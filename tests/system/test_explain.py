@@ -8,7 +8,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from kdns.cli import main
+from kdns.cli import HOPELESS_SECONDS, main
 from tests.support.api_server import ApiServer
 from tests.support.kube import endpoint_slice, namespace, service
 
@@ -95,3 +95,12 @@ def test_which_version_of_an_object_it_was() -> None:
         assert f"Service default/web at version {api._version}: 10.96.0.2" in done.output
         done = explained("db.default.svc.cluster.local", "--api-server", api.url)
         assert "EndpointSlices: db-1 at version " in done.output
+
+
+def test_an_api_server_that_is_not_there_is_not_waited_for_in_vain() -> None:
+    with ApiServer() as api:
+        url = api.url
+    done = explained("web", "--as", "default", "--api-server", url)
+    assert done.exit_code == 2
+    assert "Connection refused" in done.output
+    assert f"everything listed within {HOPELESS_SECONDS:g} s" in done.output
