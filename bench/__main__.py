@@ -37,6 +37,7 @@ from bench import (
 from bench.peers import Peer
 from bench.process import BenchError
 from bench.report import OUT, Report
+from kdns.config import MAX_WORKERS
 
 SEED = 1
 
@@ -131,7 +132,12 @@ def bench_load(
 @click.option("--seconds", default=4.0, show_default=True, help="Length of a run.")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Runs of each server on each mix.")
 @click.option(
-    "--workers", multiple=True, type=click.IntRange(1, 64), default=(1, 2), show_default=True, help="Workers of kdns."
+    "--workers",
+    multiple=True,
+    type=click.IntRange(1, MAX_WORKERS),
+    default=(1, 2),
+    show_default=True,
+    help="Workers of kdns.",
 )
 @click.option(
     "--peer",
@@ -260,7 +266,7 @@ def bench_observe(**options: Any) -> None:
 
 @main.command("workers", short_help="CPU a query by the number of workers, each at the same load.")
 @click.option(
-    "--count", "counts", type=click.IntRange(1, 64), multiple=True, help="Workers [default: 1, all processors]."
+    "--count", "counts", type=click.IntRange(1, MAX_WORKERS), multiple=True, help="Beside one [default: processors]."
 )
 @click.option(
     "--rate",
@@ -277,7 +283,7 @@ def bench_observe(**options: Any) -> None:
 @click.option("--rounds", type=click.IntRange(1), default=10, show_default=True, help="Turns at each rate.")
 def bench_workers(counts: tuple[int, ...], **options: Any) -> None:
     """What a query costs kdns with one worker and with more, at the same load for each of them."""
-    counts = counts or tuple(sorted({1, os.cpu_count() or 1}))
+    counts = counts or (min(os.cpu_count() or 1, MAX_WORKERS),)
     with report_of("workers", seed=mixes.SEED, counts=counts, **options) as (report, folder):
         workers.run(report, folder, counts=counts, **options)
 

@@ -1,7 +1,7 @@
 """What a query costs by the number of workers, each at the same load, on all of the machine's processors.
 
-This is what workers are for: more of them for more queries. Nothing is kept on a processor of its own, and the load
-generator has to find a place between them, as whoever asks would.
+This is what workers are for: more of them for more queries. Nothing is kept on a processor of its own: the load
+generator has to find a place between them, and where it has none left to itself it takes theirs.
 """
 
 from __future__ import annotations
@@ -55,17 +55,18 @@ def run(
     made = make(mix, generated(services))
     path = folder / "queries.txt"
     write_queries(path, made.questions)
-    if max(counts) > (os.cpu_count() or 1):
-        report.note(f"{max(counts)} workers share {os.cpu_count()} processors: they wait for each other")
-    done: dict[tuple[int, int], list[Run]] = {}
-    shares: dict[int, float] = {}
+    counts = sorted({1, *counts})
+    if max(counts) >= (os.cpu_count() or 1):
+        report.note(f"{max(counts)} workers, what feeds them and the load generator share {os.cpu_count()} processors")
+    rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
         servers = [(count, *_started(stack, manifests, count)) for count in counts]
         for _, server, _ in servers:
             progress(f"warming {server.name} …")
             drive(server, path, seconds=min(WARM_SECONDS, 2 * seconds), is_pinned=False)
-        before = {count: _queries_by_worker(admin) for count, _, admin in servers}
         for rate in rates:
+            before = {count: _queries_by_worker(admin, count) for count, _, admin in servers}
+            done: dict[int, list[Run]] = {count: [] for count in counts}
             for turn in range(rounds):
                 for count, server, _ in servers:
                     progress(f"{rate:,} a second a worker, round {turn + 1} of {rounds}: {server.name} …")
@@ -84,10 +85,10 @@ def run(
                         raise BenchError(
                             f"{server.name}: {rate * count:,} queries/s were asked for, {one.rate:,.0f} came"
                         )
-                    done.setdefault((count, rate), []).append(one)
-        for count, _, admin in servers:
-            shares[count] = _share(before[count], _queries_by_worker(admin))
-    rows = [_row(count, rate, runs, done[counts[0], rate], shares[count]) for (count, rate), runs in done.items()]
+                    done[count].append(one)
+            for count, _, admin in servers:
+                share = _share(before[count], _queries_by_worker(admin, count)) if count > 1 else None
+                rows.append(_row(count, rate, done[count], done[1], share))
     report.table(f"Workers, {mix}, {services:,} Services", rows, columns=COLUMNS)
     with report.figure("CPU a query by the load of a worker", "queries a second a worker", "µs") as axes:
         for count in counts:
@@ -105,25 +106,29 @@ def _started(stack: ExitStack, manifests: Path, count: int) -> tuple[Process, in
     return stack.enter_context(Process(name, command, port, CLUSTER_PROBE, cpu=None)), admin
 
 
-def _queries_by_worker(admin: int) -> dict[str, float]:
+def _queries_by_worker(admin: int, count: int) -> dict[str, float]:
     """Return what each worker has answered; nothing where there is but one process."""
+    if count == 1:
+        return {}
     with urllib.request.urlopen(f"http://127.0.0.1:{admin}/metrics", timeout=10) as reply:
         page = reply.read().decode()
-    return {
-        worker: float(value)
-        for worker, value in re.findall(r'^kdns_worker_queries\{worker="(\d+)"\} (\S+)$', page, re.M)
-    }
+    found = re.findall(r'^kdns_worker_queries\{worker="(\d+)"\} (\S+)$', page, re.M)
+    if len(found) != count:
+        raise BenchError(f"{len(found)} of {count} workers say what they have answered")
+    return {worker: float(value) for worker, value in found}
 
 
 def _share(before: dict[str, float], after: dict[str, float]) -> float:
-    answered = [value - before.get(worker, 0) for worker, value in after.items()] or [1.0]
-    if not min(answered):
-        raise BenchError("a worker answered nothing at all")
+    answered = [value - before[worker] for worker, value in after.items()]
+    if min(answered) <= 0:
+        raise BenchError("a worker answered nothing at all, or was replaced")
     return round(max(answered) / min(answered), 3)
 
 
-def _row(count: int, rate: int, runs: Sequence[Run], base: Sequence[Run], share: float) -> dict[str, Any]:
+def _row(count: int, rate: int, runs: Sequence[Run], base: Sequence[Run], share: float | None) -> dict[str, Any]:
     costs = [one.cpu for one in runs]
+    if not min(one.cpu for one in base):
+        raise BenchError(f"{rate:,} queries/s are too few, or too short, for the system's clock of CPU time")
     return {
         "workers": count,
         "rate_each": rate,

@@ -32,6 +32,7 @@ MAX_ZONE_OCTETS: Final = 192
 """So that a Service of any name fits in front; of longer names of endpoints those that do not fit do not exist."""
 
 _ODD: Final = re.compile(r"[^A-Za-z0-9_.-]")
+_ESCAPED: Final = re.compile(r"\\([0-9]{3}|[^0-9])")
 
 SERVING: Final = "Serving"
 LOGGING: Final = "Logging"
@@ -110,10 +111,13 @@ def whole_number(most: int) -> Callable[[Any], int]:
 
 
 def of_hosts(written: str) -> str:
-    """Return *written* if its characters are those of names of hosts and Services, as no misspelt name's may be."""
-    odd = _ODD.search(written)
-    if odd is not None and not (odd[0] == "/" and written.rstrip(".").endswith(".in-addr.arpa")):  # RFC 2317
-        raise ValueError(f"{odd[0]!r} is in no name that is asked for" + (": xn--… is" if odd[0] > "~" else ""))
+    """Return *written* if its characters are those of names that are asked for; any other is a slip, unless escaped."""
+    plain = _ESCAPED.sub("", written)
+    if written.lower().rstrip(".").endswith((".in-addr.arpa", ".ip6.arpa")):
+        plain = plain.replace("/", "")  # RFC 2317
+    if (odd := _ODD.search(plain)) is not None:
+        hint = "" if odd[0].isascii() else ": xn--… is"
+        raise ValueError(f"{odd[0]!r} is in no name that is asked for{hint}")
     return written
 
 

@@ -68,9 +68,9 @@ class PodFeed(Store):
 class TellingSink(StoreSink):
     """A sink that tells troubles, too."""
 
-    def trouble(self, where: str, message: str | None, *, sort: str = "") -> None:
+    def trouble(self, where: str, message: str | None, *, sort: str = "", is_final: bool = False) -> None:
         """Note and tell what is wrong."""
-        super().trouble(where, message, sort=sort)
+        super().trouble(where, message, sort=sort, is_final=is_final)
         write(trouble=None if message is None else f"{where}: {message}")
 
 
@@ -97,9 +97,9 @@ class ServerFeed(StoreSink):
         """List the slices."""
         return list(self._slices)
 
-    def trouble(self, where: str, message: str | None, *, sort: str = "") -> None:
+    def trouble(self, where: str, message: str | None, *, sort: str = "", is_final: bool = False) -> None:
         """Note and tell what is wrong."""
-        super().trouble(where, message, sort=sort)
+        super().trouble(where, message, sort=sort, is_final=is_final)
         write(servers_trouble=None if message is None else f"{where}: {message}")
 
     def _tell(self) -> None:

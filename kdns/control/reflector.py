@@ -35,7 +35,7 @@ from kdns.control.events import BadStream, Batch, EventDecoder, ListMeta
 from kdns.control.handover import Handover
 from kdns.control.resource import Backoff, Pace, Resource
 from kdns.control.sink import Sink
-from kdns.errors import ClusterError, ClusterUnavailable, ResourceExpired
+from kdns.errors import AccessDenied, ClusterError, ClusterUnavailable, ResourceExpired
 from zones.decode import Decoder
 from zones.objects import EndpointSlice, Object, ObjectKey
 
@@ -379,7 +379,13 @@ class Reflector:
 
     def _trouble(self, exc: Exception) -> None:
         code = exc.code if isinstance(exc, ClusterUnavailable) else 0
-        self._sink.trouble(self._where, str(exc), sort=f"{type(exc).__name__} {code}")
+        is_away = type(exc) is ClusterUnavailable and not code  # no connection
+        self._sink.trouble(
+            self._where,
+            str(exc),
+            sort=f"{type(exc).__name__} {code}",
+            is_final=is_away or isinstance(exc, AccessDenied),
+        )
 
     async def _after_silence(self) -> None:
         """Find out whether the version watched from lies in the server's future, where every watch is silent."""

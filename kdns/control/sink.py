@@ -24,6 +24,7 @@ class Sink(ABC):
         self.troubles: dict[str, str] = {}
         """What is wrong now, by where: shown by /ready."""
         self._sorts: dict[str, str] = {}
+        self._final: set[str] = set()
         self.events = 0
         self.bad_objects = 0
         self._complete: set[Kind] = set()
@@ -106,11 +107,14 @@ class Sink(ABC):
         if self.is_synced:
             self._on_synced()
 
-    def trouble(self, where: str, message: str | None, *, sort: str = "") -> None:
+    def trouble(self, where: str, message: str | None, *, sort: str = "", is_final: bool = False) -> None:
         """Note what is wrong with *where*, or with None that it is well again.
 
-        Logs the first of a row of troubles of one *sort*, not each.
+        Logs the first of a row of troubles of one *sort*, not each. One that *is_final* does not go by waiting alone.
         """
+        self._final.discard(where)
+        if is_final:
+            self._final.add(where)
         before = self._sorts.pop(where, None)
         if message is None:
             if before is not None:
@@ -121,6 +125,11 @@ class Sink(ABC):
         self._sorts[where] = sort
         if before != sort:
             log.warning("%s: %s", where, message)
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether nothing has come at all, and no kind is worth waiting for."""
+        return not self.events and not self._complete and len(self._final) >= len(self.kinds)
 
     def bad_object(self, where: str, message: str) -> None:
         """Note an object that cannot be served; the last good one of its name stays."""

@@ -193,12 +193,12 @@ def test_scale_and_churn_come_to_an_end(tmp_path: Path) -> None:
 
 def test_workers_share_what_they_are_asked(tmp_path: Path) -> None:
     done = bench(
-        "--out", tmp_path, "workers", "--services", "50", "--rate", "300", "--rounds", "2", "--seconds", "0.5",
-        "--count", "1", "--count", "2", timeout=120,
+        "--out", tmp_path, "workers", "--services", "50", "--rate", "2000", "--rounds", "2", "--seconds", "1",
+        "--count", "2", timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "workers.json").read_text())["tables"]["Workers, hot, 50 Services"]
-    assert [(row["workers"], row["rate_each"], row["lost"]) for row in rows] == [(1, 300, 0), (2, 300, 0)]
+    assert [(row["workers"], row["rate_each"], row["lost"]) for row in rows] == [(1, 2000, 0), (2, 2000, 0)]
     assert rows[0]["ratio"] == 1
     assert 1 <= rows[1]["share"] < 2
     assert (tmp_path / "workers.png").exists()
