@@ -277,6 +277,7 @@ def compare(ours: int, theirs: int, wires: Iterator[bytes], rules: Sequence[Rule
     """Ask the servers at two ports of loopback the same, over UDP."""
     result = Result()
     window: list[bytes] = []
+    asked = 0
     with _Asker(ours) as our, _Asker(theirs) as their:
 
         def settle() -> None:
@@ -287,7 +288,9 @@ def compare(ours: int, theirs: int, wires: Iterator[bytes], rules: Sequence[Rule
         for wire in wires:
             if len(wire) < 3:
                 continue
-            window.append(len(window).to_bytes(2, "big") + wire[2:])
+            # No ID comes again soon: a reply that is late is no reply to a question of the next window.
+            window.append((asked & 0xFFFF).to_bytes(2, "big") + wire[2:])
+            asked += 1
             if len(window) == WINDOW:
                 settle()
         settle()
@@ -339,12 +342,15 @@ class _Asker:
 
     def ask(self, wires: Sequence[bytes]) -> list[bytes | None]:
         """Return the replies in order; what is not answered is asked again, with all others of its kind."""
-        replies: dict[int, bytes] = {}
+        replies: dict[bytes, bytes] = {}
+        waiting = {wire[:2] for wire in wires}
         for patience in (0.02, SILENCE_SECONDS, SILENCE_SECONDS):
-            for number, wire in enumerate(wires):
-                if number not in replies:
+            for wire in wires:
+                if wire[:2] in waiting:
                     self._sock.send(wire)
-            while len(replies) < len(wires) and select.select([self._sock], [], [], patience)[0]:
+            while waiting and select.select([self._sock], [], [], patience)[0]:
                 reply = self._sock.recv(65_535)
-                replies[int.from_bytes(reply[:2], "big")] = reply
-        return [replies.get(number) for number in range(len(wires))]
+                if reply[:2] in waiting:
+                    waiting.discard(reply[:2])
+                    replies[reply[:2]] = reply
+        return [replies.get(wire[:2]) for wire in wires]
