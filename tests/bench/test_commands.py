@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from bench.cluster import write_manifests
-from tests.support.process import kdns
+from tests.support.process import heed_ctrl_c, kdns
 
 pytestmark = [
     pytest.mark.system,
@@ -206,15 +206,12 @@ def test_workers_share_what_they_are_asked(tmp_path: Path) -> None:
 
 def test_a_rate_that_is_not_reached_gives_no_figure(tmp_path: Path) -> None:
     done = bench(
-        "workers", "--services", "50", "--rate", "5000000", "--rounds", "1", "--seconds", "0.5", "--count", "1"
-    )
+        "--out", tmp_path, "workers", "--services", "50", "--rate", "5000000", "--rounds", "1", "--seconds", "0.5",
+        "--count", "1",
+    )  # fmt: skip
     assert done.returncode == 1
+    assert not list(tmp_path.iterdir())
     assert re.search(r"^bench: 1 worker(: 5,000,000 queries/s were asked for| lost )", done.stderr, re.M)
-
-
-def heed_ctrl_c() -> None:
-    """A shell's background job ignores SIGINT, and so would all that it starts."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 from tests.support.kube import endpoint_slice, namespace, service
-from tests.support.process import Kdns, kdns, nodelocal, run_kdns
+from tests.support.process import heed_ctrl_c, Kdns, kdns, nodelocal, run_kdns
 
 pytestmark = pytest.mark.system
 
@@ -135,11 +135,6 @@ def test_top_prints_one_look_where_there_is_no_terminal(manifests: Path) -> None
         for part in ("kdns  ready", "queries a second", WEB, "127.0.0.1", "NOERROR"):
             assert part in done.stdout, part
         assert "\x1b" not in done.stdout
-
-
-def heed_ctrl_c() -> None:
-    """A shell's background job ignores SIGINT, and so would all that it starts."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_top_follows_on_a_terminal_and_ctrl_c_ends_it(manifests: Path) -> None:
