@@ -83,6 +83,7 @@ $(BIN)/python:
 $(VENV)/.installed: $(BIN)/python pyproject.toml
 	@echo "Installing kdns and what it needs into $(VENV)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(BIN)/python -m compileall -q kdns nodelocal zones  # as pip does for all that is not editable: starts in half the time
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
