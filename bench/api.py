@@ -12,8 +12,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from types import TracebackType
 from typing import Any, Final
+from uuid import NAMESPACE_DNS, uuid5
 
 import msgspec
 
@@ -153,7 +155,23 @@ class Host:
         return {own: sorted(address for some in slices for address in some) for own, slices in self._in_use.items()}
 
     def _put_slice(self, own: str, at: int) -> None:
-        self._api.put(endpoint_slice(own, *self._in_use[own][at], name=f"{own}-{at}", namespace="churn"))
+        piece = endpoint_slice(own, *self._in_use[own][at], name=f"{own}-{at}", namespace="churn")
+        for endpoint in piece["endpoints"]:
+            endpoint |= _said_of_the_pod(endpoint["addresses"][0], own)
+        self._api.put(piece)
+
+
+@cache
+def _said_of_the_pod(address: str, service: str) -> dict[str, Any]:
+    """Return what the slice controller says of an endpoint beside its address."""
+    known = address.replace(".", "-")
+    pod = {"kind": "Pod", "namespace": "churn", "name": f"{service}-{known}", "uid": str(uuid5(NAMESPACE_DNS, known))}
+    return {
+        "conditions": {"ready": True, "serving": True, "terminating": False},
+        "targetRef": pod,
+        "nodeName": f"node-{known.rpartition('-')[0]}",
+        "zone": "zone-a",
+    }
 
 
 def _paced(rate: int, events: int, event: Callable[[int], None]) -> dict[str, float]:

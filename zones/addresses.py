@@ -5,8 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator
 
-from zones.objects import EndpointSlice, ObjectKey
-from zones.slices import difference
+from zones.objects import Endpoint, EndpointSlice, ObjectKey
 
 
 class Addresses:
@@ -79,10 +78,16 @@ class Addresses:
             del self._services[address]
             self.drop(address)
 
-    def replace_slice(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
-        """Note the endpoints of *new* in place of those of *old*, which are of one slice."""
+    def replace_slice(
+        self,
+        old: EndpointSlice | None,
+        new: EndpointSlice | None,
+        before: Iterable[Endpoint],
+        after: Iterable[Endpoint],
+    ) -> None:
+        """Note the endpoints of *new* in place of those of *old*, which are of one slice; their difference is *before*
+        and *after*."""
         index = self._slices
-        before, after = difference(old, new)
         gone, come = {endpoint.address for endpoint in before}, {endpoint.address for endpoint in after}
         if new is not None and gone:
             gone.difference_update([endpoint.address for endpoint in new.endpoints])

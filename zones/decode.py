@@ -6,7 +6,6 @@ have them. A value of the wrong type, or one that DNS cannot carry, raises BadOb
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, cast
@@ -14,11 +13,12 @@ from typing import Any, cast
 import msgspec
 
 from zones.claimants import gateway_of, ingress_of, outside_of, route_of
+from zones.endpoints import EndpointReader
 from zones.errors import BadName, BadObject
 from zones.fields import address_of, LABEL, namespace_of, own_name, ports_of, shared, SUBDOMAIN
+from zones.json_errors import bad_json, NOT_JSON
 from zones.names import Name
 from zones.objects import (
-    Endpoint,
     EndpointSlice,
     ExposedService,
     ImportedSlice,
@@ -30,12 +30,10 @@ from zones.objects import (
     SearchPath,
     Service,
     ServiceImport,
-    ZonedEndpoint,
 )
-from zones.records import address_from_text
 from zones.selectors import Scope
 from zones.shapes import (
-    EndpointJson,
+    ChangedSliceJson,
     EndpointSliceJson,
     GatewayJson,
     GRPCRouteJson,
@@ -72,9 +70,6 @@ SLICE_CONTROLLER = "endpointslice-controller.k8s.io"
 TOLERATE_UNREADY = "service.alpha.kubernetes.io/tolerate-unready-endpoints"
 """The annotation that came before ``publishNotReadyAddresses`` (Kubernetes DNS spec 2.1)."""
 
-MAX_KNOWN = 8192
-"""Addresses, and hostnames, whose octets are remembered: of a slice that changes all but one are as before."""
-
 _ENDED = frozenset({"Succeeded", "Failed", "Unknown"})
 
 
@@ -99,17 +94,15 @@ class Decoder:
         versions: dict[tuple[Kind, ObjectKey], str] | None = None,
     ) -> None:
         self._versions = versions
-        self._endpoint_pod_names = endpoint_pod_names
+        self._endpoints = EndpointReader(pod_names=endpoint_pod_names, topology_zones=topology_zones)
         self._imports = imports
-        self._topology_zones = topology_zones
         self._outside = outside
-        self._addresses: dict[str, bytes] = {}
-        self._hostnames: dict[str, bytes] = {}
         self._scope = scope or Scope()
         self._from: dict[type, Callable[[Any], Object | None]] = {
             NamespaceJson: self._namespace,
             ServiceJson: self._service,
             EndpointSliceJson: self._endpoint_slice,
+            ChangedSliceJson: self._endpoint_slice,
             PodJson: self._pod,
             ServiceImportJson: self._service_import,
             IngressJson: ingress_of,
@@ -171,7 +164,7 @@ class Decoder:
             return ExposedService(**fields, outside=outside, created=meta.creation_timestamp or "")
         return service
 
-    def _endpoint_slice(self, json: EndpointSliceJson) -> EndpointSlice | None:
+    def _endpoint_slice(self, json: EndpointSliceJson | ChangedSliceJson) -> EndpointSlice | None:
         meta = json.metadata or Meta()
         namespace, name = namespace_of(meta), own_name(meta, SUBDOMAIN, "a DNS subdomain")
         labels = meta.labels or {}
@@ -182,27 +175,11 @@ class Decoder:
         if json.address_type not in ("IPv4", "IPv6"):
             raise BadObject("addressType", json.address_type, "IPv4, IPv6 or FQDN")
         octets = 4 if json.address_type == "IPv4" else 16
-        endpoints: list[Endpoint] = []
-        has_names, has_zones = self._endpoint_pod_names, self._topology_zones
-        addresses, hostnames = self._addresses, self._hostnames
-        for at, endpoint in enumerate(json.endpoints or ()):
-            label, conditions = endpoint.hostname, endpoint.conditions
-            hostname = b""
-            if label:
-                hostname = hostnames.get(label) or self._hostname(label, at)
-            elif has_names:
-                hostname = _pod_name(endpoint)
-            ready = conditions is None or conditions.ready is not False
-            for text in endpoint.addresses or ():
-                address = addresses.get(text)
-                if address is None or len(address) != octets:
-                    address = self._address(text, octets, at, endpoint)
-                if has_zones and endpoint.zone:
-                    zone = shared(endpoint.zone.lower().encode())
-                    endpoints.append(ZonedEndpoint(address, hostname, ready, zone))
-                else:
-                    endpoints.append(Endpoint(address, hostname, ready))
-        whole = namespace, name, service.lower().encode(), tuple(endpoints)
+        if isinstance(json, ChangedSliceJson):
+            endpoints = self._endpoints.read_again(ObjectKey(namespace, name), json.endpoints or (), octets)
+        else:
+            endpoints = tuple(self._endpoints.read(json.endpoints or (), octets))
+        whole = namespace, name, service.lower().encode(), endpoints
         ports = ports_of(json.ports, "ports", may_lack_number=True)
         return ImportedSlice(*whole, ports, _cluster(labels)) if is_import else EndpointSlice(*whole, ports)
 
@@ -220,21 +197,6 @@ class Decoder:
             namespace, name, tuple(dict.fromkeys(ips)), ports_of(spec.ports, "spec.ports"), is_headless=is_headless
         )
 
-    def _address(self, text: str, octets: int, at: int, endpoint: EndpointJson) -> bytes:
-        """Read an address that was not seen before, or is none of its slice's."""
-        try:
-            address = address_from_text(text)
-        except ValueError as exc:
-            raise BadObject(_field(at, endpoint, text), text, "an IP address") from exc
-        if len(address) != octets:
-            raise BadObject(_field(at, endpoint, text), text, f"an {'IPv4' if octets == 4 else 'IPv6'} address")
-        return _remembered(self._addresses, text, address)
-
-    def _hostname(self, text: str, at: int) -> bytes:
-        if not LABEL.fullmatch(text):
-            raise BadObject(f"endpoints[{at}].hostname", text, "a DNS label")
-        return _remembered(self._hostnames, text, text.encode())
-
     def _pod(self, json: PodJson) -> Pod | None:
         meta = json.metadata or Meta()
         namespace, name = namespace_of(meta), own_name(meta, SUBDOMAIN, "a DNS subdomain")
@@ -246,24 +208,6 @@ class Decoder:
         return Pod(namespace, name, tuple(dict.fromkeys(addresses)), _search_path(json.spec or PodSpecJson()))
 
 
-def _field(at: int, endpoint: EndpointJson, text: str) -> str:
-    return f"endpoints[{at}].addresses[{(endpoint.addresses or ()).index(text)}]"
-
-
-def _pod_name(endpoint: EndpointJson) -> bytes:
-    """Return the name of an endpoint's pod, where it can be a label."""
-    target = endpoint.target_ref
-    name = (target.name or "") if target is not None and target.kind == "Pod" else ""
-    return name.encode() if LABEL.fullmatch(name) else b""
-
-
-def _remembered(known: dict[str, bytes], text: str, octets: bytes) -> bytes:
-    if len(known) >= MAX_KNOWN:
-        known.clear()
-    known[text] = octets
-    return octets
-
-
 def _search_path(spec: PodSpecJson) -> SearchPath:
     if spec.host_network:
         return SearchPath.UNKNOWN
@@ -272,33 +216,6 @@ def _search_path(spec: PodSpecJson) -> SearchPath:
     if spec.dns_policy not in (None, "ClusterFirst") or config.searches or has_ndots:
         return SearchPath.OWN
     return SearchPath.USUAL
-
-
-NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for octets that are not the JSON asked for: text that is not UTF-8, endless nesting."""
-
-
-def bad_json(exc: Exception) -> BadObject:
-    """Turn msgspec's message, whose path is written ``$.spec.ports[0].port``, into a BadObject."""
-    message, _, path = str(exc).partition(" - at ")
-    field = path.strip("`").removeprefix("$.").removeprefix("$") or "object"
-    if (types := re.fullmatch(r"Expected `(.+?)(?: \| null)?`, got `(.+)`", message)) is not None:
-        return BadObject(field, _Kind(types[2]), _kind_text(types[1]))
-    return BadObject(field, message, "JSON of a Kubernetes object")
-
-
-class _Kind(str):
-    """The name of a JSON type, shown as what was found: ``a string``."""
-
-    def __repr__(self) -> str:
-        return _kind_text(str(self))
-
-
-def _kind_text(name: str) -> str:
-    text = {"str": "string", "int": "whole number", "float": "number", "bool": "boolean", "array": "list"}.get(
-        name, name
-    )
-    return f"an {text}" if text[0] in "aeiou" else f"a {text}"
 
 
 _DECODERS: Mapping[Kind, msgspec.json.Decoder[Any]] = {

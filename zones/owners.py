@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from zones.names import label_octets, Name
-from zones.objects import dashed_address, Endpoint, Port
+from zones.objects import dashed_address, Port
 
 
 def port_owners(base: Name, ports: Iterable[Port]) -> Iterator[tuple[Name, list[Port]]]:
@@ -45,9 +45,11 @@ def service_names(service: Named, ports: Iterable[Port]) -> set[bytes]:
     return names
 
 
-def endpoint_name(service: Named, endpoint: Endpoint) -> bytes:
-    """Return the relative name of one endpoint."""
-    return label_octets((endpoint.label, service.name, service.namespace, b"svc"))
+def endpoint_names(service: Named, labels: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the relative names of endpoints, by their identifiers."""
+    base = label_octets((service.name, service.namespace, b"svc"))
+    for label in labels:
+        yield label_octets((label,)) + base
 
 
 def imported_endpoint_names(service: Named, cluster: tuple[bytes, ...], label: bytes) -> Iterator[bytes]:

@@ -128,6 +128,15 @@ class EndpointSliceJson(Json):
     ports: list[ServicePortJson] | None = None
 
 
+class ChangedSliceJson(Json):
+    """The same, of one whose endpoints are for the most part as they were: see ``zones.endpoints``."""
+
+    metadata: Meta | None = None
+    address_type: str | None = None
+    endpoints: list[msgspec.Raw] | None = None
+    ports: list[ServicePortJson] | None = None
+
+
 class PodIPJson(Json):
     """``status.podIPs[]`` of a pod."""
 
@@ -303,6 +312,7 @@ ObjectJson = (
     NamespaceJson
     | ServiceJson
     | EndpointSliceJson
+    | ChangedSliceJson
     | PodJson
     | ServiceImportJson
     | IngressJson
@@ -342,4 +352,7 @@ API_VERSIONS: Mapping[Kind, tuple[str, ...]] = {
 }
 """The versions of each kind whose shape is that above, the preferred one first."""
 
-KIND_OF_JSON: Mapping[type[ObjectJson], Kind] = {shape: kind for kind, shape in JSON_OF.items()}
+KIND_OF_JSON: Mapping[type[ObjectJson], Kind] = {
+    **{shape: kind for kind, shape in JSON_OF.items()},
+    ChangedSliceJson: Kind.ENDPOINT_SLICE,
+}

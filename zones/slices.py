@@ -13,16 +13,27 @@ S = TypeVar("S", bound=EndpointSlice)
 def difference(
     old: EndpointSlice | None, new: EndpointSlice | None
 ) -> tuple[Collection[Endpoint], Collection[Endpoint]]:
-    """Return the endpoints of *old* and of *new* that the other has not, or has in another place.
+    """Return the endpoints of *old* and of *new* that the other has not.
 
-    An event replaces one of a hundred: they are compared place by place, and nothing is made of those that are equal.
+    An event replaces one of a hundred, or has one gone and another at the end: what is equal before and behind that is
+    skipped, and most of it is the same object (``zones.endpoints``).
     """
     before = old.endpoints if old is not None else ()
     after = new.endpoints if new is not None else ()
-    if len(before) != len(after):
-        return before, after
-    pairs = [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
-    return [one for one, _ in pairs], [other for _, other in pairs]
+    start = 0
+    for one, other in zip(before, after, strict=False):
+        if one is not other and one != other:
+            break
+        start += 1
+    end = 0
+    for one, other in zip(reversed(before[start:]), reversed(after[start:]), strict=False):
+        if one is not other and one != other:
+            break
+        end += 1
+    gone, come = before[start : len(before) - end], after[start : len(after) - end]
+    if len(gone) > 1 and len(come) > 1:
+        return {*gone}.difference(come), {*come}.difference(gone)
+    return gone, come
 
 
 class Slices(Generic[S]):

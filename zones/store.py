@@ -35,7 +35,7 @@ from zones.objects import (
     topology_zone_of,
 )
 from zones.outside import Outside
-from zones.owners import endpoint_name, pod_name, service_names
+from zones.owners import endpoint_names, pod_name, service_names
 from zones.slices import difference, Slices
 
 MAX_SCANNED_ENDPOINTS = 16
@@ -327,7 +327,7 @@ class Store:
         if old is None or new is None or _endpoint_view(old) != _endpoint_view(new):
             for piece in self._slices.of(service.namespace, service.name):
                 forward |= service_names(service, piece.ports)
-                forward.update(endpoint_name(service, endpoint) for endpoint in piece.endpoints)
+                forward.update(endpoint_names(service, (endpoint.label for endpoint in piece.endpoints)))
                 addresses.update(endpoint.address for endpoint in piece.endpoints)
         return Change(frozenset(forward), frozenset(addresses))
 
@@ -342,8 +342,7 @@ class Store:
             return self._delete_slice(key) | self._put_slice(new)
         before = self._is_empty(new.namespace, new.service)
         self._slices.put(new)
-        self._index_slice(key, old, new)
-        return self._slice_change(old, new, was_empty=before)
+        return self._slice_change(key, old, new, was_empty=before)
 
     def _delete_slice(self, key: ObjectKey) -> Change:
         old = self._slices.get(key)
@@ -351,15 +350,15 @@ class Store:
             return NO_CHANGE
         before = self._is_empty(old.namespace, old.service)
         self._slices.remove(old)
-        self._index_slice(key, old, None)
-        return self._slice_change(old, None, was_empty=before)
+        return self._slice_change(key, old, None, was_empty=before)
 
-    def _index_slice(self, key: ObjectKey, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
+    def _slice_change(
+        self, key: ObjectKey, old: EndpointSlice | None, new: EndpointSlice | None, *, was_empty: bool
+    ) -> Change:
         self._labels.pop(key, None)
         self._ready.pop(key, None)
-        self._addresses.replace_slice(old, new)
-
-    def _slice_change(self, old: EndpointSlice | None, new: EndpointSlice | None, *, was_empty: bool) -> Change:
+        before, after = difference(old, new)
+        self._addresses.replace_slice(old, new, before, after)
         piece = new or old
         assert piece is not None  # one of them always is; callers are above
         service = self._services.get(piece.namespace, {}).get(piece.service)
@@ -368,13 +367,12 @@ class Store:
         if self.is_loading:
             return EVERYTHING
         forward: set[bytes] = set()
-        before, after = difference(old, new)
         changed = _visible(before, service) ^ _visible(after, service)
-        ports = [*(old.ports if old else ()), *(new.ports if new else ())]
-        ports_changed = (old.ports if old else ()) != (new.ports if new else ())
+        old_ports, ports = old.ports if old else (), new.ports if new else ()
+        ports_changed = old_ports != ports
         if service.is_headless and (changed or ports_changed):
-            forward |= service_names(service, ports)
-        forward.update(endpoint_name(service, Endpoint(address, hostname)) for hostname, address, _ in changed)
+            forward |= service_names(service, (*old_ports, *ports) if ports_changed else ports)
+        forward.update(endpoint_names(service, [Endpoint(address, hostname).label for hostname, address, _ in changed]))
         addresses = frozenset(address for _, address, _ in changed)
         if self._ignore_empty_service and was_empty != self._is_empty(piece.namespace, piece.service):
             forward |= service_names(service, service.ports)
@@ -493,7 +491,7 @@ class Store:
             addresses.update(service.cluster_ips)
             for piece in self.slices_of(service):
                 forward |= service_names(service, piece.ports)
-                forward.update(endpoint_name(service, endpoint) for endpoint in piece.endpoints)
+                forward.update(endpoint_names(service, (endpoint.label for endpoint in piece.endpoints)))
                 addresses.update(endpoint.address for endpoint in piece.endpoints)
         imported: frozenset[bytes] = frozenset()
         if self.imports is not None:

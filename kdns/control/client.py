@@ -24,9 +24,12 @@ import yaml
 from kdns.control.partial import not_run
 from kdns.errors import AccessDenied, ClusterError, ClusterUnavailable, ResourceExpired
 from kdns.version import VERSION
-from zones.decode import NOT_JSON
+from zones.json_errors import NOT_JSON
 
 CONNECT_SECONDS: Final = 5.0
+CHUNK_OCTETS: Final = 2**20
+"""Read at a time, at most."""
+
 MAX_BODY_OCTETS: Final = 256 * 2**20
 """The most that one page of a list may have; 500 slices of 100 endpoints each have 15 MB."""
 
@@ -87,8 +90,11 @@ class Stream:
 
     def _chunks(self) -> Iterator[bytes]:
         try:
-            while chunk := self._response.read1(65_536):
-                yield chunk
+            if self._response.chunked:  # a chunk is an event, whole: half the work of whatever has come so far
+                yield from self._response.read_chunked(CHUNK_OCTETS, decode_content=True)
+            else:
+                while chunk := self._response.read1(CHUNK_OCTETS):
+                    yield chunk
         except urllib3.exceptions.ReadTimeoutError as exc:
             raise Silence(f"{self._where}: silent for too long") from exc
         except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as exc:

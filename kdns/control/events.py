@@ -11,14 +11,20 @@ import msgspec
 
 from kdns.control.client import StatusJson
 from kdns.errors import ClusterError, ClusterUnavailable, ResourceExpired
-from zones.decode import decode_json, Decoder, key_of, NOT_JSON
+from zones.decode import decode_json, Decoder, key_of
 from zones.errors import BadObject
+from zones.json_errors import NOT_JSON
 from zones.objects import Kind, Object, ObjectKey
-from zones.shapes import Head, HeadMeta, JSON_OF, Meta, ObjectJson
+from zones.shapes import ChangedSliceJson, Head, HeadMeta, JSON_OF, Meta, ObjectJson
 
 INITIAL_EVENTS_END: Final = "k8s.io/initial-events-end"
 TRIGGER_TIME: Final = "endpoints.kubernetes.io/last-change-trigger-time"
 
+LARGE_OCTETS: Final = 4096
+"""An event of a slice that is longer has twenty endpoints or more: most of them were said before."""
+
+_MODIFIED: Final = b'"MODIFIED"'
+"""The type is the first field of an event, as servers write them; of one that wrote it elsewhere all is read anew."""
 
 _Shape = TypeVar("_Shape", bound=ObjectJson)
 
@@ -78,6 +84,9 @@ class EventDecoder:
         self._decoder = decoder
         shape: Any = JSON_OF[kind]
         self._put: msgspec.json.Decoder[_Put[Any]] = msgspec.json.Decoder(_Put[shape])
+        self._changed = self._put
+        if kind is Kind.ENDPOINT_SLICE:
+            self._changed = msgspec.json.Decoder(_Put[ChangedSliceJson])
 
     def page(self, body: bytes, path: str) -> tuple[ListMeta, Batch]:
         """Decode one page of a list. Raises BadStream."""
@@ -98,7 +107,8 @@ class EventDecoder:
         batch = Batch()
         for line in lines:
             try:
-                put = self._put.decode(line)
+                is_large_change = len(line) >= LARGE_OCTETS and _MODIFIED in line[:24]
+                put = (self._changed if is_large_change else self._put).decode(line)
             except NOT_JSON:
                 pass  # not for this kind, or not at all: found out below, with the error to tell
             else:

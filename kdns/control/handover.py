@@ -26,6 +26,7 @@ class Handover(Generic[T]):
         self._room = threading.Semaphore(MAX_WAITING)
         self._token = trio.lowlevel.current_trio_token()
         self._there = trio.Event()
+        self._is_awaited = False
         self._has_ended = False
         self._error: Exception | None = None
         self._has_stopped = False
@@ -39,7 +40,8 @@ class Handover(Generic[T]):
         if self._has_stopped:
             return
         self._waiting.append(thing)
-        if len(self._waiting) == 1:  # else whoever takes has not come to the end of them yet
+        if self._is_awaited:
+            self._is_awaited = False
             self._token.run_sync_soon(self._wake)
 
     def stop(self) -> None:
@@ -55,13 +57,17 @@ class Handover(Generic[T]):
 
     async def take(self) -> T | None:
         """Return the next thing, or None when there is none and none will come; raise the error that ended it."""
-        while not self._waiting:
+        while True:
+            self._is_awaited = True  # before the look: what comes after it wakes us
+            if self._waiting:
+                break
             if self._error is not None:
                 raise self._error
             if self._has_ended:
                 return None
             self._there = trio.Event()
             await self._there.wait()
+        self._is_awaited = False
         self._room.release()
         return self._waiting.popleft()
 

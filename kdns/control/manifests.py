@@ -24,8 +24,9 @@ import yaml
 from kdns.control.sink import Sink
 from kdns.errors import Problem
 from kdns.files import follow
-from zones.decode import convert_json, decode_json, Decoder, key_of, NOT_JSON, SERVICE_NAME_LABEL
+from zones.decode import convert_json, decode_json, Decoder, key_of, SERVICE_NAME_LABEL
 from zones.errors import BadObject
+from zones.json_errors import NOT_JSON
 from zones.objects import Kind, Namespace, Object, ObjectKey, Service, ServiceImport
 from zones.selectors import Scope
 from zones.shapes import API_VERSIONS, Head, HeadMeta

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, UTC
 from functools import partial
@@ -57,6 +58,12 @@ MAX_PAGES: Final = 100_000
 
 GATHER_SECONDS: Final = 0.002
 """Of a list, what comes within this is applied together: waking up for each object costs more than the object."""
+
+BUSY_SECONDS: Final = 0.005
+"""Of a watch, when events come faster than one in so long, what comes within it is read and applied together."""
+
+WAITED_SECONDS: Final = 0.0003
+"""A read that took longer had to wait: nothing else lies there to be read."""
 
 STEP_SECONDS: Final = 0.001
 """Objects are applied for this long between two looks at the network."""
@@ -292,8 +299,15 @@ class Reflector:
             with stream:
                 if version is not None:
                     trio.from_thread.run_sync(flowing.set)
+                before = 0.0
+                waits_from = time.monotonic()
                 for lines in stream.lines():
+                    now = time.monotonic()
                     batches.put(self._events.lines(lines, self._path))
+                    if now - waits_from > WAITED_SECONDS and now - before < BUSY_SECONDS and flowing.is_set():
+                        time.sleep(BUSY_SECONDS)
+                    before = now
+                    waits_from = time.monotonic()
 
         def stop() -> None:
             batches.stop()

@@ -16,17 +16,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 import ssl
 import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable
-from copy import deepcopy
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
+
+import msgspec
 
 Json = dict[str, Any]
 Fault = tuple[int, dict[str, str], bytes]
@@ -69,8 +69,8 @@ class ApiServer:
         self.fault: Callable[[str], Fault | None] = lambda path: None
         self.requests: list[str] = []
         self.apis = set(PATHS)
-        self._objects: dict[str, dict[tuple[str, str], Json]] = {kind: {} for _, kind in ALL.values()}
-        self._history: list[tuple[int, str, str, Json]] = []
+        self._objects: dict[str, dict[tuple[str, str], _Item]] = {kind: {} for _, kind in ALL.values()}
+        self._history: list[tuple[int, str, _Item, _Item | None]] = []
         self._version = 100
         self._compacted = 0
         self._changed = threading.Condition()
@@ -89,23 +89,18 @@ class ApiServer:
                 key = (new["metadata"].get("namespace", ""), new["metadata"]["name"])
                 old = self._objects[kind].get(key)
                 self._version += 1
-                new = deepcopy(new)
-                new["metadata"]["resourceVersion"] = str(self._version)
-                self._objects[kind][key] = new
+                item = self._objects[kind][key] = _Item(new, self._version)
                 if not quietly:
-                    self._history.append((self._version, kind, "MODIFIED" if old else "ADDED", new))
-                if old is not None:
-                    new["_before"] = {name: value for name, value in old.items() if name != "_before"}
+                    self._history.append((self._version, "MODIFIED" if old else "ADDED", item, old))
             self._changed.notify_all()
 
     def delete(self, kind: str, name: str, namespace: str = "default", *, quietly: bool = False) -> None:
         """Delete an object; *quietly* as above."""
         with self._changed:
-            old = deepcopy(self._objects[kind].pop(("" if kind == "Namespace" else namespace, name)))
+            old = self._objects[kind].pop(("" if kind == "Namespace" else namespace, name))
             self._version += 1
-            old["metadata"]["resourceVersion"] = str(self._version)
             if not quietly:
-                self._history.append((self._version, kind, "DELETED", old))
+                self._history.append((self._version, "DELETED", _Item(old.json(), self._version), old))
             self._changed.notify_all()
 
     def add_api(self, path: str) -> None:
@@ -227,7 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
         api = self.api
         version, kind = ALL[path]
         with api._changed:
-            items = [item for _, item in sorted(api._objects[ALL[path][1]].items()) if _selected(item, params)]
+            items = [item for _, item in sorted(api._objects[kind].items()) if item.is_selected(params)]
             at, made_at = 0, api._version
             if "continue" in params:
                 at, made_at = map(int, params["continue"].split("-"))
@@ -239,12 +234,9 @@ class _Handler(BaseHTTPRequestHandler):
         if end < len(items):
             meta |= {"continue": f"{end}-{made_at}", "remainingItemCount": len(items) - end}
         # The items of a typed list leave out their kind and version, as a real server's do.
-        shown = [
-            {name: value for name, value in item.items() if name not in ("kind", "apiVersion", "_before")}
-            for item in items[at:end]
-        ]
+        shown = [msgspec.Raw(item.body) for item in items[at:end]]
         body = {"kind": f"{kind}List", "apiVersion": version, "metadata": meta, "items": shown}
-        self._send(200, json.dumps(body).encode())
+        self._send(200, msgspec.json.encode(body))
 
     def _watch(self, path: str, params: dict[str, str]) -> None:
         api = self.api
@@ -270,14 +262,14 @@ class _Handler(BaseHTTPRequestHandler):
                 if at < api._compacted:
                     gone = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "Expired", "code": 410,
                             "message": f"too old resource version: {at} ({api._compacted})"}  # fmt: skip
-                    self._event("ERROR", gone)
+                    self._event("ERROR", msgspec.json.encode(gone))
                     self._end()
                     return
             else:
                 at = api._version
                 for _, item in sorted(api._objects[ALL[path][1]].items()):
-                    if _selected(item, params):
-                        self._event("ADDED", item)
+                    if item.is_selected(params):
+                        self._event("ADDED", item.text())
                 if streams:
                     self._bookmark(path, at, {"k8s.io/initial-events-end": "true"})
         bookmark_at = time.monotonic() + api.bookmark_seconds
@@ -294,37 +286,32 @@ class _Handler(BaseHTTPRequestHandler):
                     at = api._compacted
             if api.silent:
                 continue
-            for number, where, kind, item in news:
+            for number, what, item, before in news:
                 at = number
-                if where == ALL[path][1]:
-                    self._change(kind, item, params)
+                if item.kind == ALL[path][1]:
+                    self._change(what, item, before, params)
             if time.monotonic() >= bookmark_at:
                 bookmark_at = time.monotonic() + api.bookmark_seconds
                 self._bookmark(path, at, None)
         self._end()
 
-    def _change(self, kind: str, item: Json, params: dict[str, str]) -> None:
+    def _change(self, what: str, item: _Item, before: _Item | None, params: dict[str, str]) -> None:
         """Send a change as a selector makes it look: an object that begins or ceases to match is added or deleted."""
-        now = kind != "DELETED" and _selected(item, params)
-        before = item.get("_before")
-        was = (
-            before is not None and _selected(before, params)
-            if kind == "MODIFIED"
-            else kind == "DELETED" and _selected(item, params)
-        )
+        now = what != "DELETED" and item.is_selected(params)
+        was = before is not None and before.is_selected(params)
         if now or was:
-            self._event("MODIFIED" if now and was else "ADDED" if now else "DELETED", item)
+            self._event("MODIFIED" if now and was else "ADDED" if now else "DELETED", item.text())
 
     def _bookmark(self, path: str, version: int, annotations: dict[str, str] | None) -> None:
         api_version, kind = ALL[path]
         meta: Json = {"resourceVersion": str(version)}
         if annotations:
             meta["annotations"] = annotations
-        self._event("BOOKMARK", {"kind": kind, "apiVersion": api_version, "metadata": meta, **_EMPTY.get(kind, {})})
+        shown = {"kind": kind, "apiVersion": api_version, "metadata": meta, **_EMPTY.get(kind, {})}
+        self._event("BOOKMARK", msgspec.json.encode(shown))
 
-    def _event(self, kind: str, item: Json) -> None:
-        shown = {name: value for name, value in item.items() if name != "_before"}
-        self._chunk(json.dumps({"type": kind, "object": shown}).encode() + b"\n")
+    def _event(self, what: str, text: bytes) -> None:
+        self._chunk(b'{"type":"%s","object":%s}\n' % (what.encode(), text))
 
     def _chunk(self, data: bytes) -> None:
         self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
@@ -343,7 +330,7 @@ class _Handler(BaseHTTPRequestHandler):
             "reason": reason,
             "code": code,
         }
-        self._send(code, json.dumps(body).encode())
+        self._send(code, msgspec.json.encode(body))
 
     def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
@@ -354,19 +341,39 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def _selected(item: Json, params: dict[str, str]) -> bool:
-    labels = item["metadata"].get("labels") or {}
-    if item["metadata"].get("namespace") != params.get("namespace", item["metadata"].get("namespace")):
-        return False
-    phase = item.get("status", {}).get("phase", "")
-    for part in filter(None, params.get("labelSelector", "").split(",")):
-        key, negative, value = part.partition("!=") if "!=" in part else part.partition("=")
-        if (labels.get(key) == value) is (negative == "!="):
+class _Item:
+    """An object as of one version: its JSON, written as the API server does, and what selectors look at."""
+
+    def __init__(self, new: Json, version: int) -> None:
+        meta = new["metadata"]
+        rest = {name: value for name, value in new.items() if name not in ("kind", "apiVersion")}
+        self.kind: str = new["kind"]
+        self.api_version: str = new.get("apiVersion", "")
+        self.body = msgspec.json.encode({**rest, "metadata": {**meta, "resourceVersion": str(version)}})
+        """Without its kind and version."""
+        self._namespace = meta.get("namespace")
+        self._labels = dict(meta.get("labels") or {})
+        self._phase = (new.get("status") or {}).get("phase", "")
+        self._node = (new.get("spec") or {}).get("nodeName")
+
+    def text(self) -> bytes:
+        head = msgspec.json.encode({"kind": self.kind, "apiVersion": self.api_version})
+        return head[:-1] + b"," + self.body[1:]
+
+    def json(self) -> Json:
+        return cast(Json, msgspec.json.decode(self.text()))
+
+    def is_selected(self, params: dict[str, str]) -> bool:
+        if self._namespace != params.get("namespace", self._namespace):
             return False
-    for part in filter(None, params.get("fieldSelector", "").split(",")):
-        if part.startswith("status.phase!="):
-            if phase == part.removeprefix("status.phase!="):
+        for part in filter(None, params.get("labelSelector", "").split(",")):
+            key, negative, value = part.partition("!=") if "!=" in part else part.partition("=")
+            if (self._labels.get(key) == value) is (negative == "!="):
                 return False
-        elif item.get("spec", {}).get("nodeName") != part.removeprefix("spec.nodeName="):
-            return False
-    return True
+        for part in filter(None, params.get("fieldSelector", "").split(",")):
+            if part.startswith("status.phase!="):
+                if self._phase == part.removeprefix("status.phase!="):
+                    return False
+            elif self._node != part.removeprefix("spec.nodeName="):
+                return False
+        return True
