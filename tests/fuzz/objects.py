@@ -57,7 +57,25 @@ def _histories() -> tuple[bytes, ...]:
         ("ERROR", {"kind": "Status", "metadata": {}, "code": 410, "message": "too old", "reason": "Expired"}),
     ]  # fmt: skip
     lines = [_event(kind, thing, 10 + at).encode() for at, (kind, thing) in enumerate(history)]
-    return b"\n".join(lines), b"\n".join(lines[:5]), b"\n".join(lines[5:10]), b"\n".join(lines[8:]), lines[3], lines[1]
+    # Large slices, of which only what changed is read: one endpoint replaced, one gone and one come, all the same.
+    addresses = [f"10.2.0.{number}" for number in range(80)]
+    versions = [
+        addresses,
+        [*addresses[:40], "10.2.1.1", *addresses[41:]],
+        [*addresses[:20], *addresses[21:], "10.2.1.2"],
+        addresses,
+    ]
+    large = [_event("MODIFIED", endpoint_slice("db", *some), 50 + at).encode() for at, some in enumerate(versions)]
+    lines[3:3] = large
+    return (
+        b"\n".join(lines),
+        b"\n".join(lines[:5]),
+        b"\n".join(lines[5:10]),
+        b"\n".join(lines[8:]),
+        lines[3],
+        lines[1],
+        b"\n".join(large),
+    )
 
 
 EVENTS = _histories()
@@ -79,6 +97,10 @@ async def _take_events(data: bytes) -> None:
     for line in data.split(b"\n"):
         kind = next((kind for kind in KINDS if b'"%s"' % kind.value.encode() in line), Kind.SERVICE)
         batch = decoders[kind].lines([line], "a watch")
+        anew = EventDecoder(kind, Decoder()).lines([line], "a watch")
+        assert (batch.puts, batch.deletes, batch.bad) == (anew.puts, anew.deletes, anew.bad), (
+            "what was before counts not"
+        )
         if batch.error is None:
             await reflectors[kind].take(batch)
     again = Store()
