@@ -18,7 +18,7 @@ which clients rely on. ``pod`` and the apex have files of their own. Zonal names
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 
 import msgspec
 
@@ -44,6 +44,9 @@ from zones.zone import (
 )
 
 _FAMILIES = ((A, 4), (AAAA, 16))
+
+_BELOW_APEX = frozenset((b"svc", b"pod", b"dns", b"dns-version"))
+"""What ``ClusterZone.lookup`` looks behind."""
 
 
 class ClusterZone:
@@ -87,6 +90,21 @@ class ClusterZone:
             case b"dns" | b"dns-version":
                 return self._at_apex(qname, labels, qtype)
         return NXDOMAIN
+
+    def names_below(self, name: Name) -> Container[bytes] | None:
+        """Return labels among which are all that exist right below *name*, which is in the zone.
+
+        None where they are not known at once. They are those of now, for as long as nothing changes.
+        """
+        match name.labels[: len(name.labels) - self._depth]:
+            case ():
+                return _BELOW_APEX
+            case (b"svc",):
+                return self._store.namespace_names
+            case (namespace, b"svc"):
+                return self._store.service_names(namespace)
+            case _:
+                return None
 
     def has_service(self, namespace: bytes, name: bytes) -> bool:
         """Tell whether there is such a Service and it is shown."""

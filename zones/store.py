@@ -7,7 +7,7 @@ An object in a namespace that the store does not know is kept and not shown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 
 from zones.addresses import Addresses
 from zones.change import Change, EVERYTHING, NO_CHANGE
@@ -185,6 +185,15 @@ class Store:
     def has_namespace(self, name: bytes) -> bool:
         """Tell whether the namespace exists and is exposed."""
         return name in self._namespaces
+
+    @property
+    def namespace_names(self) -> Container[bytes]:
+        """The exposed namespaces."""
+        return self._namespaces.keys()
+
+    def service_names(self, namespace: bytes) -> Container[bytes] | None:
+        """Return the names of the Services of an exposed namespace, shown or not."""
+        return self._services.get(namespace, {}).keys() if namespace in self._namespaces else None
 
     def namespaces(self) -> list[bytes]:
         """List the exposed namespaces in order."""

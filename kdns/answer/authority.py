@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from kdns.answer.denials import Parent
 from kdns.answer.rewriting import restored_tails, rewritten_query
 from kdns.proto import peer
 from kdns.proto.label import Label, Labels
@@ -25,6 +26,7 @@ from kdns.proto.message import Message, Record, rrsets_of
 from kdns.proto.query import BADVERS, NOERROR, NOTAUTH, NXDOMAIN, Query, REFUSED, SERVFAIL
 from kdns.proto.refusal import is_usual, refusal
 from kdns.proto.response import ede, make_negative, make_nxdomain, make_response
+from zones.cluster import ClusterZone
 from zones.names import Name
 from zones.records import A, AAAA, ANY, CNAME, NS, PTR, RRset, SOA, SRV, srv_target, TXT
 from zones.rewrite import Rewrites
@@ -86,6 +88,12 @@ class ZoneSet:
             if zone is not None and len(labels) >= depth:
                 return zone
         return None
+
+    def labels_below(self, name: Name) -> frozenset[bytes]:
+        """Return the labels right below *name* that zones begin at or below."""
+        depth = len(name.labels)
+        below = [zone.origin.labels for zone in self.zones if len(zone.origin.labels) > depth]
+        return frozenset(labels[-depth - 1] for labels in below if labels[len(labels) - depth :] == name.labels)
 
 
 def names_above(origins: Iterable[Name]) -> frozenset[bytes]:
@@ -201,6 +209,19 @@ class Authority:
                     return self._ask(query, name, [])
                 case NoData() | NxDomain():
                     return self._negative(query, zone, chain, owners, note, outcome)
+
+    def parent(self, query: Query) -> Parent | None:
+        """Return what tells of *query*, which was denied, and of its siblings at a glance that they do not exist.
+
+        None where that takes a lookup for each.
+        """
+        name = query.qname
+        zone = self.zones.closest(name)
+        if not isinstance(zone, ClusterZone) or self._rewrites is not None or not self._denies_at_once(name):
+            return None
+        above = name.parent()
+        names = zone.names_below(above)
+        return Parent(zone, names, self.zones.labels_below(above)) if names is not None and is_usual(query) else None
 
     def _denies_at_once(self, name: Name) -> bool:
         return not self.unsynced and not self._forwards and name.key not in self.zones.above

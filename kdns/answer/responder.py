@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kdns.answer.authority import Answer, Ask, Authority
+from kdns.answer.denials import Denials
 from kdns.errors import WireError
 from kdns.proto.label import Label
-from kdns.proto.query import MAX_UDP_OCTETS, Query, read_query, Transport
+from kdns.proto.query import MAX_UDP_OCTETS, NXDOMAIN, Query, read_query, Transport
 from kdns.proto.refusal import refusal
 from kdns.proto.response import make_bare
 from kdns.proto.table import AnswerTable
@@ -29,6 +30,7 @@ class Responder:
         self._transfers = transfers
         self.tables = {transport: AnswerTable(max_octets=octets) for transport, octets in MAX_TABLE_OCTETS.items()}
         self._udp, self._tcp = self.tables[Transport.UDP], self.tables[Transport.TCP]
+        self.denials = Denials()
         self._forwards = forwards
         self._turn = 0
 
@@ -44,6 +46,9 @@ class Responder:
         if (entry := table.find_again(key)) is not None:
             assert isinstance(entry.sort.label, Label)  # stored below, never by another
             return entry.next(), entry.sort.label
+        denied = self.denials.of(wire)
+        if denied is not None and not table.wants(key):
+            return denied
         try:
             query = read_query(wire, transport)
         except WireError as exc:
@@ -55,6 +60,10 @@ class Responder:
         answer = self.authority.answer(query)
         if isinstance(answer, Ask):
             return answer
+        if query.edns is None and answer.label.rcode == NXDOMAIN and denied is None:
+            parent = self.authority.parent(query)
+            if parent is not None:
+                self.denials.note(query, parent, answer.label)
         if answer.owners is not None and len(key) <= MAX_KEY_OCTETS and table.wants(key):
             table.store(key, answer.tails, answer.owners, answer.label)
         tails = answer.tails
@@ -70,6 +79,7 @@ class Responder:
 
     def forget(self, owners: Iterable[bytes]) -> None:
         """Drop the finished answers made from any of *owners* (keys of names)."""
+        self.denials.clear()
         forgets = [table.forget for table in self.tables.values()]
         for owner in owners:
             for forget in forgets:
@@ -77,5 +87,6 @@ class Responder:
 
     def clear(self) -> None:
         """Drop all finished answers."""
+        self.denials.clear()
         for table in self.tables.values():
             table.clear()

@@ -13,6 +13,7 @@ from typing import Final
 
 from kdns.proto.query import (
     BADVERS,
+    HEADER_OCTETS,
     MAX_MESSAGE_OCTETS,
     MAX_UDP_OCTETS,
     NOTAUTH,
@@ -176,7 +177,7 @@ def make_negative(query: Query, *, rcode: int, soa: RRset, aa: bool, ra: bool, o
     """
     origin = soa.owner
     offset = 12 + len(query.qname.wire) - len(origin.wire)
-    record = _soa_fragment(soa, offset)
+    record = soa_fragment(soa, offset)
     flags = 0x8000 | query.flags & 0x0100 | aa << 10 | ra << 7 | rcode & 15
     if query.edns is None and not options:
         return flags.to_bytes(2, "big") + b"\0\1\0\0\0\1\0\0" + query.question + record
@@ -187,8 +188,13 @@ def make_negative(query: Query, *, rcode: int, soa: RRset, aa: bool, ra: bool, o
 
 def make_nxdomain(query: Query, soa: RRset) -> bytes:
     """Return what ``make_negative`` does of an authoritative NXDOMAIN to a query without EDNS, in half the time."""
-    fragment = _soa_fragment(soa, 12 + len(query.qname.wire) - len(soa.owner.wire))
-    return (_NXDOMAIN_RD if query.flags & 0x0100 else _NXDOMAIN) + query.question + fragment
+    fragment = soa_fragment(soa, HEADER_OCTETS + len(query.qname.wire) - len(soa.owner.wire))
+    return nxdomain_head(query.flags >> 8) + query.question + fragment
+
+
+def nxdomain_head(flags: int) -> bytes:
+    """Return the header without its ID of what ``make_nxdomain`` makes; *flags* are the upper octet of the query's."""
+    return _NXDOMAIN_RD if flags & 1 else _NXDOMAIN
 
 
 _NXDOMAIN: Final = b"\x84\x03\0\1\0\0\0\1\0\0"
@@ -198,7 +204,7 @@ _NXDOMAIN_RD: Final = b"\x85\x03\0\1\0\0\0\1\0\0"
 _fragments: dict[tuple[int, int], tuple[RRset, bytes]] = {}
 
 
-def _soa_fragment(soa: RRset, offset: int) -> bytes:
+def soa_fragment(soa: RRset, offset: int) -> bytes:
     """Return the SOA as a record whose owner points to *offset*; made once for each SOA and offset."""
     found = _fragments.get((id(soa), offset))
     if found is not None and found[0] is soa:
