@@ -21,7 +21,8 @@ from kdns.net.fairness import Fairness, Verdict
 from kdns.net.handler import Client, Deliver, Later, Several
 from kdns.proto.label import Label, Labels
 from kdns.proto.message import Message
-from kdns.proto.query import NOERROR, Query, read_query, REFUSED, SERVFAIL, Transport
+from kdns.proto.query import NOERROR, Query, REFUSED, SERVFAIL, Transport
+from kdns.proto.reading import read_query
 from kdns.proto.response import make_bare, make_response
 from kdns.proto.table import Entry
 from kdns.upstream.forwarder import Forwarder, NoReply

@@ -30,7 +30,8 @@ from kdns.net.cookies import is_proven
 from kdns.net.fairness import Fairness, Verdict
 from kdns.net.handler import Client, Deliver, Later
 from kdns.proto.label import Label, Labels
-from kdns.proto.query import NOERROR, NXDOMAIN, Query, read_query, REFUSED, SERVFAIL, Transport
+from kdns.proto.query import NOERROR, NXDOMAIN, Query, REFUSED, SERVFAIL, Transport
+from kdns.proto.reading import read_query
 from kdns.proto.refusal import refusal
 from kdns.proto.response import make_bare, make_response
 from kdns.proto.table import Entry as Finished

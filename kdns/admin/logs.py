@@ -9,7 +9,8 @@ import time
 from typing import Final, TextIO
 
 from kdns.errors import WireError
-from kdns.proto.query import Query, RCODE_TEXT, read_query, Transport
+from kdns.proto.query import Query, RCODE_TEXT, Transport
+from kdns.proto.reading import read_query
 from zones.names import label_to_text, split_labels
 from zones.records import IN, rrtype_to_text
 

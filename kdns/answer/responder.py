@@ -8,7 +8,8 @@ from kdns.answer.authority import Answer, Ask, Authority
 from kdns.answer.denials import Denials
 from kdns.errors import WireError
 from kdns.proto.label import Label
-from kdns.proto.query import MAX_UDP_OCTETS, NXDOMAIN, Query, read_query, Transport
+from kdns.proto.query import MAX_UDP_OCTETS, NXDOMAIN, Query, Transport
+from kdns.proto.reading import read_query
 from kdns.proto.refusal import refusal
 from kdns.proto.response import make_bare
 from kdns.proto.table import AnswerTable

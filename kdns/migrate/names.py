@@ -7,7 +7,8 @@ from pathlib import Path
 
 from kdns.errors import ConfigError, Problem, WireError
 from kdns.proto.dnstap import CONTENT_TYPE, queries_in
-from kdns.proto.query import read_query, Transport
+from kdns.proto.query import Transport
+from kdns.proto.reading import read_query
 from zones.errors import BadName
 from zones.names import Name
 from zones.records import A, rrtype_from_text

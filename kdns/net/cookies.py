@@ -13,7 +13,8 @@ from typing import Final
 from kdns.errors import WireError
 from kdns.net.handler import Client, Deliver, Handler, Later, Several
 from kdns.proto.cookie import CODE, is_server_cookie, make_server_cookie
-from kdns.proto.query import HEADER_OCTETS, MIN_UDP_OCTETS, skip_name
+from kdns.proto.query import HEADER_OCTETS, MIN_UDP_OCTETS
+from kdns.proto.reading import skip_name
 from kdns.proto.table import Entry
 from zones.records import OPT
 

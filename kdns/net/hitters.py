@@ -45,8 +45,10 @@ class HeavyHitters:
         elif len(counts) < self._keys:
             counts[key] = weight
         else:
-            least = min(counts, key=counts.__getitem__)
-            counts[key] = counts.pop(least) + weight
+            fewest = min(counts.values())
+            least = next(other for other, count in counts.items() if count == fewest)
+            del counts[least]
+            counts[key] = fewest + weight
 
     def fade(self, factor: float) -> None:
         """Have all counts be less; what counts for nothing any more goes."""

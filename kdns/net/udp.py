@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
 from time import perf_counter, perf_counter_ns, sleep
@@ -150,9 +150,8 @@ class UdpListener:
                         answer = handler.respond(data[at - 2 : at + sizes[slot] - 2], clients[slot])
                         if not isinstance(answer, bytes):
                             silent.append(slot)
-                            if answer is not None:
-                                put = partial(_put, outbox, written, buffers.envelope(slot))
-                                self._wait_for(answer, put)
+                            if callable(answer) and self._may_wait():
+                                answer(partial(self._leave, outbox, written, buffers.envelope(slot)))
                             at += octets
                             continue
                         tail = answer
@@ -217,9 +216,10 @@ class UdpListener:
             answer = self._handler.respond(wire, partial(batch.client_of, envelope))
             if isinstance(answer, bytes):
                 outbox.put(envelope, answer)
-            elif answer is not None:
+            elif callable(answer) and self._may_wait():
                 backlog.begins(client)
-                self._wait_for(answer, partial(_put, outbox, written, envelope), partial(backlog.ends, client))
+                leave = partial(self._leave, outbox, written, envelope)
+                answer(partial(self._leave_in_turn, backlog, client, leave))
             if perf_counter() > until:
                 break
         self.lost += outbox.flush()
@@ -295,30 +295,47 @@ class UdpListener:
                 answer = self._handler.respond(wire, partial(tuple, address[:2]))
             if isinstance(answer, bytes):
                 self._send(wire[:2], address, _without_interface(control), answer)
-            elif answer is not None:
-                self._wait_for(answer, partial(self._send, wire[:2], address, _without_interface(control)))
+            elif callable(answer) and self._may_wait():
+                answer(partial(self._send_late, wire[:2], address, _without_interface(control)))
 
-    def _wait_for(
-        self, answer: Later | Several, send: Callable[[bytes], None], end: Callable[[], None] = lambda: None
-    ) -> None:
-        """Have *send* called with the tail of a response that takes time, when it is there, and *end* in any case."""
-        if isinstance(answer, Iterator):
-            return  # several responses to one message go over TCP alone: no handler gives them here
+    def _may_wait(self) -> bool:
+        """Tell whether there is room for one more that waits for its response, and take it."""
         if self._later >= MAX_LATER:
             self.shed += 1
-            end()
-            return
+            return False
         self._later += 1
+        return True
 
-        def deliver(tail: bytes | None) -> None:
-            self._later -= 1
-            end()
-            if not self._later:
-                self._quiet.set()
-            if tail is not None:
-                send(tail)
+    def _leave(
+        self, outbox: batch.Outbox, written: trio.lowlevel.ParkingLot, envelope: batch.Envelope, tail: bytes | None
+    ) -> None:
+        """Leave a late response in the outbox; its place is free."""
+        self._later -= 1
+        if not self._later:
+            self._quiet.set()
+        if tail is not None and outbox.put(envelope, tail):
+            written.unpark()
 
-        answer(deliver)
+    def _leave_in_turn(
+        self,
+        backlog: Backlog[tuple[bytes, batch.Envelope]],
+        client: bytes,
+        leave: Callable[[bytes | None], None],
+        tail: bytes | None,
+    ) -> None:
+        """Do the same with one of a crowd: its client's turn may come again."""
+        backlog.ends(client)
+        leave(tail)
+
+    def _send_late(
+        self, message_id: bytes, address: Any, control: Sequence[tuple[int, int, bytes]], tail: bytes | None
+    ) -> None:
+        """Send a late response; its place is free."""
+        self._later -= 1
+        if not self._later:
+            self._quiet.set()
+        if tail is not None:
+            self._send(message_id, address, control, tail)
 
     def _send(self, message_id: bytes, address: Any, control: Sequence[tuple[int, int, bytes]], tail: bytes) -> None:
         wire = message_id + tail
@@ -329,12 +346,6 @@ class UdpListener:
                 self.sock.sendto(wire, address)
         except OSError:
             self.lost += 1  # one client that cannot be reached is its own loss
-
-
-def _put(outbox: batch.Outbox, written: trio.lowlevel.ParkingLot, envelope: batch.Envelope, tail: bytes) -> None:
-    """Leave a late response in the outbox."""
-    if outbox.put(envelope, tail):
-        written.unpark()
 
 
 def _without_interface(control: Sequence[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:

@@ -12,7 +12,8 @@ from typing import Final
 import msgspec
 
 from kdns.errors import WireError
-from kdns.proto.query import HEADER_OCTETS, MAX_UDP_OCTETS, read_name
+from kdns.proto.query import HEADER_OCTETS, MAX_UDP_OCTETS
+from kdns.proto.reading import read_name
 from zones.names import Name
 from zones.records import CNAME, IN, MAX_TTL, MX, NS, OPT, PTR, RRset, SOA, SRV
 

@@ -8,7 +8,8 @@ from typing import Final
 
 from kdns.errors import WireError
 from kdns.net.handler import Client, Later
-from kdns.proto.query import NOERROR, NXDOMAIN, read_query, REFUSED, Transport
+from kdns.proto.query import NOERROR, NXDOMAIN, REFUSED, Transport
+from kdns.proto.reading import read_query
 from kdns.proto.response import make_bare, make_negative, make_response
 from kdns.proto.table import Entry
 from zones.names import Name

@@ -23,7 +23,8 @@ from kdns.net.handler import Client
 from kdns.net.tcp import TcpListener
 from kdns.proto import dso
 from kdns.proto.message import read_message
-from kdns.proto.query import HEADER_OCTETS, MAX_UDP_OCTETS, MIN_UDP_OCTETS, read_query, Transport
+from kdns.proto.query import HEADER_OCTETS, MAX_UDP_OCTETS, MIN_UDP_OCTETS, Transport
+from kdns.proto.reading import read_query
 from kdns.proto.table import Entry
 from kdns.upstream.question import Question
 from nodelocal.reply import read_addresses, read_reply

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from kdns.proto.label import Label, Labels
 from kdns.proto.message import make_question
-from kdns.proto.query import read_query, Transport
+from kdns.proto.query import Transport
+from kdns.proto.reading import read_query
 from kdns.proto.table import Entry
 from nodelocal.finished import FinishedAnswers, Made, TURNS
 from tests.support.scenario import Scenario, scenario

@@ -9,7 +9,8 @@ import pytest
 
 from kdns.answer.authority import Ask
 from kdns.proto.message import read_message
-from kdns.proto.query import read_query, Transport
+from kdns.proto.query import Transport
+from kdns.proto.reading import read_query
 from tests.support.builders import endpoints, external, objects, ready, service
 from tests.support.cases import Case, check, Cluster, question, Setup, SOA, SOA_IN_ADDR
 from zones.errors import BadName, BadRecord

@@ -15,7 +15,8 @@ from kdns.answer import denials as module
 from kdns.answer.authority import Answer
 from kdns.cluster import Cluster
 from kdns.errors import WireError
-from kdns.proto.query import NXDOMAIN, read_query, Transport
+from kdns.proto.query import NXDOMAIN, Transport
+from kdns.proto.reading import read_query
 from tests.support.cases import question
 from tests.support.kube import namespace, service
 from tests.zones.test_store import Event, events, EVERY

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from kdns import config
 from kdns.answer.authority import Ask
 from kdns.cluster import Cluster
-from kdns.proto.query import read_query, Transport
+from kdns.proto.query import Transport
+from kdns.proto.reading import read_query
 from tests.support.cases import question
 from tests.zones.test_store import Event, events, EVERY
 

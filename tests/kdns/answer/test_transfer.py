@@ -7,7 +7,8 @@ import dns.rdatatype
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdns.proto.query import read_query, Transport
+from kdns.proto.query import Transport
+from kdns.proto.reading import read_query
 from kdns.proto.response import make_transfer
 from tests.support.cases import question
 from zones.names import Name

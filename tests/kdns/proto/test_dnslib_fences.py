@@ -10,7 +10,8 @@ import pytest
 
 from kdns.errors import WireError
 from kdns.proto.message import make_question, read_message
-from kdns.proto.query import read_query, Transport
+from kdns.proto.query import Transport
+from kdns.proto.reading import read_query
 from kdns.proto.response import make_response
 from kdns.proto.text import rdata_to_text, record_to_text
 from zones.names import Name

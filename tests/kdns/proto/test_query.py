@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from kdns.errors import WireError
 from kdns.proto.message import make_question
-from kdns.proto.query import read_name, read_query, Transport
+from kdns.proto.query import Transport
+from kdns.proto.reading import read_name, read_query
 from zones.names import Name
 
 names = st.lists(st.binary(min_size=1, max_size=20), max_size=6).map(Name)

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdns.proto.message import make_question, read_message, rrsets_of
-from kdns.proto.query import Query, read_query, Transport
+from kdns.proto.query import Query, Transport
+from kdns.proto.reading import read_query
 from kdns.proto.response import make_response, MAX_ROTATIONS
 from zones.names import Name
 from zones.records import A, AAAA, CNAME, MX, PTR, RRset, SOA, soa_rdata, SRV, srv_rdata, TXT, txt_rdata
