@@ -33,6 +33,7 @@ import trio
 
 from kdns.control.client import ApiServer, Silence, Stream
 from kdns.control.events import BadStream, Batch, EventDecoder, ListMeta
+from kdns.control.gathering import Gathering
 from kdns.control.handover import Handover
 from kdns.control.resource import Backoff, Pace, Resource
 from kdns.control.sink import Sink
@@ -58,12 +59,6 @@ MAX_PAGES: Final = 100_000
 
 GATHER_SECONDS: Final = 0.002
 """Of a list, what comes within this is applied together: waking up for each object costs more than the object."""
-
-BUSY_SECONDS: Final = 0.005
-"""Of a watch, when events come faster than one in so long, what comes within it is read and applied together."""
-
-WAITED_SECONDS: Final = 0.0003
-"""A read that took longer had to wait: nothing else lies there to be read."""
 
 STEP_SECONDS: Final = 0.001
 """Objects are applied for this long between two looks at the network."""
@@ -299,15 +294,14 @@ class Reflector:
             with stream:
                 if version is not None:
                     trio.from_thread.run_sync(flowing.set)
-                before = 0.0
-                waits_from = time.monotonic()
+                gathering = Gathering()
+                asked = time.monotonic()
                 for lines in stream.lines():
-                    now = time.monotonic()
+                    came = time.monotonic()
                     batches.put(self._events.lines(lines, self._path))
-                    if now - waits_from > WAITED_SECONDS and now - before < BUSY_SECONDS and flowing.is_set():
-                        time.sleep(BUSY_SECONDS)
-                    before = now
-                    waits_from = time.monotonic()
+                    if flowing.is_set() and (pause := gathering.pause(asked, came)):
+                        time.sleep(pause)
+                    asked = time.monotonic()
 
         def stop() -> None:
             batches.stop()
