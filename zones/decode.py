@@ -176,7 +176,9 @@ class Decoder:
             raise BadObject("addressType", json.address_type, "IPv4, IPv6 or FQDN")
         octets = 4 if json.address_type == "IPv4" else 16
         if isinstance(json, ChangedSliceJson):
-            endpoints = self._endpoints.read_again(ObjectKey(namespace, name), json.endpoints or (), octets)
+            endpoints = self._endpoints.read_again(
+                ObjectKey(namespace, name), json.endpoints or (), octets, json.event_octets
+            )
         else:
             endpoints = tuple(self._endpoints.read(json.endpoints or (), octets))
         whole = namespace, name, service.lower().encode(), endpoints

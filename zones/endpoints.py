@@ -22,8 +22,9 @@ from zones.shapes import EndpointJson
 MAX_KNOWN = 8192
 """Addresses, and hostnames, whose octets are remembered: pods come and go, and most slices name the same again."""
 
-MAX_TEXTS = 16_384
-"""Endpoints whose texts are kept: some 4 MB, for 160 slices of a hundred endpoints each."""
+MAX_OCTETS = 4 * 2**20
+"""Of events whose texts are kept: of some 160 slices of a hundred endpoints each. What is made of them costs as much
+again."""
 
 IDLE_TURNS = 1000
 """A slice that so many other changes have passed by gives its place to another: one that goes round more slices than
@@ -51,7 +52,7 @@ class EndpointReader:
         self._hostnames: dict[str, bytes] = {}
         self._known: dict[ObjectKey, _Known] = {}
         self._turn = 0
-        self._texts = 0
+        self._octets = 0
 
     def read(self, some: Iterable[EndpointJson], octets: int, first: int = 0) -> list[Endpoint]:
         """Return the endpoints of a slice of addresses of *octets* octets; *first* is the place of the first of them.
@@ -80,22 +81,36 @@ class EndpointReader:
                     made.append(Endpoint(address, hostname, ready))
         return made
 
-    def read_again(self, key: ObjectKey, texts: Sequence[msgspec.Raw], octets: int) -> tuple[Endpoint, ...]:
-        """Do the same with the JSON *texts* of the endpoints of the slice *key*, a version of which was read before."""
+    def read_again(
+        self, key: ObjectKey, texts: Sequence[msgspec.Raw], octets: int, event_octets: int
+    ) -> tuple[Endpoint, ...]:
+        """Do the same with the JSON *texts* of the endpoints of the slice *key*, a version of which was read before.
+
+        They are kept with the event of *event_octets* that they are parts of. One thread at a time may call this.
+        """
         self._turn += 1
         known = self._known.pop(key, None)
         if known is not None:
-            self._texts -= len(known.texts)
-        if known is None or known.octets != octets:
-            made = tuple(self.read(map(_endpoint, texts, range(len(texts))), octets))
-        else:
-            made = self._updated(known, texts, octets)
-        if len(made) == len(texts):  # one address each, as the slice controller has them
-            self._keep(key, _Known(octets, texts, made, self._turn))
-        return made
-
-    def _updated(self, known: _Known, texts: Sequence[msgspec.Raw], octets: int) -> tuple[Endpoint, ...]:
+            self._octets -= known.event_octets
         made: list[Endpoint] = []
+        if known is None or known.octets != octets:
+            is_even = self._read_texts(texts, octets, 0, made)
+        else:
+            is_even = self._update(known, texts, octets, made)
+        whole = tuple(made)
+        if is_even:
+            self._keep(key, _Known(octets, texts, whole, event_octets, self._turn))
+        return whole
+
+    def _read_texts(self, texts: Sequence[msgspec.Raw], octets: int, first: int, made: list[Endpoint]) -> bool:
+        """Read all of *texts*; tell whether they have one address each, as the slice controller has them."""
+        some = [_endpoint(text, at) for at, text in enumerate(texts, first)]
+        made += self.read(some, octets, first)
+        return all(endpoint.addresses is not None and len(endpoint.addresses) == 1 for endpoint in some)
+
+    def _update(self, known: _Known, texts: Sequence[msgspec.Raw], octets: int, made: list[Endpoint]) -> bool:
+        """Do the same with what *known* has not."""
+        is_even = True
         old, at = known.texts, 0
         place, misses = 0, 0
         while place < len(texts):
@@ -107,25 +122,24 @@ class EndpointReader:
                 break
             text = texts[place]
             if misses == MAX_MISSES:
-                made += self.read(map(_endpoint, texts[place:], range(place, len(texts))), octets, place)
-                break
+                return self._read_texts(texts[place:], octets, place, made) and is_even
             if text in (ahead := old[at + 1 : at + 1 + LOOKAHEAD]):
                 at += 1 + ahead.index(text)
                 continue
             misses += 1
-            made += self.read((_endpoint(text, place),), octets, place)
+            is_even = self._read_texts((text,), octets, place, made) and is_even
             at, place = at + 1, place + 1
-        return tuple(made)
+        return is_even
 
     def _keep(self, key: ObjectKey, new: _Known) -> None:
         """Remember a version of a slice, where there is room or what has the room was of no use for long."""
-        while self._texts + len(new.texts) > MAX_TEXTS:
+        while self._octets + new.event_octets > MAX_OCTETS:
             oldest = next(iter(self._known), None)
             if oldest is None or self._known[oldest].turn > self._turn - IDLE_TURNS:
                 return
-            self._texts -= len(self._known.pop(oldest).texts)
+            self._octets -= self._known.pop(oldest).event_octets
         self._known[key] = new
-        self._texts += len(new.texts)
+        self._octets += new.event_octets
 
     def _address(self, text: str, octets: int, at: int, endpoint: EndpointJson) -> bytes:
         """Read an address that was not seen before, or is none of its slice's."""
@@ -146,10 +160,13 @@ class EndpointReader:
 class _Known:
     """A version of a slice: the text of each endpoint, and what was made of it."""
 
-    __slots__ = ("made", "octets", "texts", "turn")
+    __slots__ = ("event_octets", "made", "octets", "texts", "turn")
 
-    def __init__(self, octets: int, texts: Sequence[msgspec.Raw], made: tuple[Endpoint, ...], turn: int) -> None:
+    def __init__(
+        self, octets: int, texts: Sequence[msgspec.Raw], made: tuple[Endpoint, ...], event_octets: int, turn: int
+    ) -> None:
         self.octets = octets
+        self.event_octets = event_octets
         self.texts = texts
         self.made = made
         self.turn = turn

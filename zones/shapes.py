@@ -129,12 +129,16 @@ class EndpointSliceJson(Json):
 
 
 class ChangedSliceJson(Json):
-    """The same, of one whose endpoints are for the most part as they were: see ``zones.endpoints``."""
+    """The same, of one whose endpoints are for the most part as they were: see ``zones.endpoints``.
+
+    ``event_octets`` is set by whoever reads it: the length of what ``endpoints`` are parts of.
+    """
 
     metadata: Meta | None = None
     address_type: str | None = None
     endpoints: list[msgspec.Raw] | None = None
     ports: list[ServicePortJson] | None = None
+    event_octets: int = 0
 
 
 class PodIPJson(Json):

@@ -13,7 +13,7 @@ S = TypeVar("S", bound=EndpointSlice)
 def difference(
     old: EndpointSlice | None, new: EndpointSlice | None
 ) -> tuple[Collection[Endpoint], Collection[Endpoint]]:
-    """Return the endpoints of *old* and of *new* that the other has not.
+    """Return at least the endpoints of *old*, and those of *new*, that the other has not.
 
     An event replaces one of a hundred, or has one gone and another at the end: what is equal before and behind that is
     skipped, and most of it is the same object (``zones.endpoints``).

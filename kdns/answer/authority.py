@@ -210,14 +210,16 @@ class Authority:
                 case NoData() | NxDomain():
                     return self._negative(query, zone, chain, owners, note, outcome)
 
-    def parent(self, query: Query) -> Parent | None:
-        """Return what tells of *query*, which was denied, and of its siblings at a glance that they do not exist.
+    def parent(self, query: Query, label: Label) -> Parent | None:
+        """Return what tells at a glance that siblings of *query*, which was denied and is counted by *label*, do not exist.
 
-        None where that takes a lookup for each.
+        None where that takes a lookup for each, and where it was denied at the end of an alias in another zone.
         """
         name = query.qname
         zone = self.zones.closest(name)
         if not isinstance(zone, ClusterZone) or self._rewrites is not None or not self._denies_at_once(name):
+            return None
+        if label.zone != self._zone_text[zone.origin.key]:
             return None
         above = name.parent()
         names = zone.names_below(above)

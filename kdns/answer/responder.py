@@ -62,7 +62,7 @@ class Responder:
         if isinstance(answer, Ask):
             return answer
         if query.edns is None and answer.label.rcode == NXDOMAIN and denied is None:
-            parent = self.authority.parent(query)
+            parent = self.authority.parent(query, answer.label)
             if parent is not None:
                 self.denials.note(query, parent, answer.label)
         if answer.owners is not None and len(key) <= MAX_KEY_OCTETS and table.wants(key):

@@ -5,6 +5,7 @@ An object that is bad costs itself alone; octets that no API server sends are an
 
 from __future__ import annotations
 
+import threading
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -21,7 +22,7 @@ INITIAL_EVENTS_END: Final = "k8s.io/initial-events-end"
 TRIGGER_TIME: Final = "endpoints.kubernetes.io/last-change-trigger-time"
 
 LARGE_OCTETS: Final = 4096
-"""An event of a slice that is longer has twenty endpoints or more: most of them were said before."""
+"""An event of a slice that is longer has ten endpoints or more, as a rule: most of them were said before."""
 
 _MODIFIED: Final = b'"MODIFIED"'
 """The type is the first field of an event, as servers write them; of one that wrote it elsewhere all is read anew."""
@@ -82,6 +83,7 @@ class EventDecoder:
     def __init__(self, kind: Kind, decoder: Decoder) -> None:
         self._kind = kind
         self._decoder = decoder
+        self._lock = threading.Lock()
         shape: Any = JSON_OF[kind]
         self._put: msgspec.json.Decoder[_Put[Any]] = msgspec.json.Decoder(_Put[shape])
         self._changed = self._put
@@ -104,6 +106,10 @@ class EventDecoder:
 
     def lines(self, lines: list[bytes], path: str) -> Batch:
         """Decode lines of a watch, up to the first that is an error."""
+        with self._lock:  # a thread that was given up may not have ended yet
+            return self._lines(lines, path)
+
+    def _lines(self, lines: list[bytes], path: str) -> Batch:
         batch = Batch()
         for line in lines:
             try:
@@ -113,6 +119,8 @@ class EventDecoder:
                 pass  # not for this kind, or not at all: found out below, with the error to tell
             else:
                 if put.type in ("ADDED", "MODIFIED"):
+                    if is_large_change and isinstance(put.object, ChangedSliceJson):
+                        put.object.event_octets = len(line)
                     self._build(put.object, batch)
                     continue
             try:

@@ -1,7 +1,8 @@
 """How long to leave a busy watch alone, so that what comes meanwhile is read and applied together.
 
 To be woken for an event, a thread and then the loop, costs more than the event. Where events come close together a
-few are waited for; where they do not, and where whoever makes them waits for each to be seen, none is delayed.
+few are waited for, each for ``MAX_SECONDS`` at most; where they do not, none is, and hardly any where whoever makes
+them waits for each to be seen.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ BUSY_SECONDS: Final = 0.025
 """Events that come further apart than this are taken one by one."""
 
 EVENTS: Final = 8
-"""So many are gathered,"""
+"""A pause is meant to bring so many events."""
 MIN_SECONDS: Final = 0.005
 MAX_SECONDS: Final = 0.025
-"""within these bounds: nothing that changes all the time is seen later than this for it."""
+"""What a pause may last."""
 
 MIN_GATHERED: Final = 2
-"""Where a pause brings less than this,"""
+"""A pause that brings less was of no use."""
 REST_EVENTS: Final = 64
-"""so many events go by before the next; twice as many each time, up to"""
+"""After one of no use so many events go by before the next pause, and twice as many each time."""
 MAX_REST_EVENTS: Final = 1024
-"""this many."""
+"""The most that go by."""
 
 
 class Gathering:
@@ -38,9 +39,9 @@ class Gathering:
         self._has_paused = False
         self._last = float("-inf")
 
-    def pause(self, asked: float, came: float) -> float:
-        """Return the seconds to pause after a read of an event, *asked* for and *come* at these seconds of a clock."""
-        self._count += 1
+    def pause(self, asked: float, came: float, events: int) -> float:
+        """Return the seconds to pause after a read of *events*, *asked* for and *come* at these seconds of a clock."""
+        self._count += events
         if came - asked < WAITED_SECONDS:
             return 0.0
         count, self._count = self._count, 0

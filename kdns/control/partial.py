@@ -15,8 +15,9 @@ _lock = threading.RLock()
 def not_run(*packages: str) -> Iterator[None]:
     """Within the block modules of *packages*, outer ones first, are imported and the packages' own code is not run.
 
-    Afterwards it is as if the packages had not been imported; the modules stay. A package that was imported before is
-    left as it is. Raises ModuleNotFoundError for one that is not installed.
+    Afterwards the packages are not imported, and the modules stay. Whoever imports a package later gets it whole, but
+    for names by which it has those modules without importing them from itself. A package that was imported before is
+    left as it is. Other threads must not import one meanwhile. Raises ModuleNotFoundError for one that is not installed.
     """
     with _lock:
         made: list[str] = []

@@ -299,7 +299,7 @@ class Reflector:
                 for lines in stream.lines():
                     came = time.monotonic()
                     batches.put(self._events.lines(lines, self._path))
-                    if flowing.is_set() and (pause := gathering.pause(asked, came)):
+                    if flowing.is_set() and (pause := gathering.pause(asked, came, len(lines))):
                         time.sleep(pause)
                     asked = time.monotonic()
 

@@ -299,7 +299,10 @@ class UdpListener:
                 answer(partial(self._send_late, wire[:2], address, _without_interface(control)))
 
     def _may_wait(self) -> bool:
-        """Tell whether there is room for one more that waits for its response, and take it."""
+        """Tell whether there is room for one more that waits for its response, and take it.
+
+        What can be called takes its time; several responses to one message go over TCP alone, and are passed over here.
+        """
         if self._later >= MAX_LATER:
             self.shed += 1
             return False

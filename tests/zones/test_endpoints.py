@@ -29,6 +29,10 @@ def texts(some: list[dict[str, Any]]) -> list[msgspec.Raw]:
     return msgspec.json.decode(whole, type=list[msgspec.Raw])
 
 
+def again(reader: EndpointReader, some: list[Any], octets: int, key: ObjectKey) -> tuple[Endpoint, ...]:
+    return reader.read_again(key, texts(some), octets, len(json.dumps(some)))
+
+
 def read(some: list[dict[str, Any]], octets: int = 4, **options: bool) -> tuple[Endpoint, ...]:
     return tuple(EndpointReader(**options).read(msgspec.convert(some, list[EndpointJson]), octets))
 
@@ -65,7 +69,7 @@ def test_every_version_is_what_it_says(versions: list[list[tuple[str, int, int]]
                 some[at] = {**some[at], "hostname": f"h{number}", "nodeName": "n"}
             elif what == "shuffle":
                 some = some[at:] + some[:at]
-        new = reader.read_again(KEY, texts(some), 4)
+        new = again(reader, some, 4, KEY)
         assert new == read(some)
         gone, come = difference(_slice(old), _slice(new))
         assert {*old} - {*new} <= {*gone} <= {*old}
@@ -81,10 +85,10 @@ def _slice(some: tuple[Endpoint, ...]) -> EndpointSlice:
 def test_what_is_as_before_is_the_same_object() -> None:
     reader = EndpointReader()
     some = [said(number) for number in range(100)]
-    first = reader.read_again(KEY, texts(some), 4)
+    first = again(reader, some, 4, KEY)
     del some[30]
     some.append(said(900))
-    second = reader.read_again(KEY, texts(some), 4)
+    second = again(reader, some, 4, KEY)
     assert all(one is other for one, other in zip([*first[:30], *first[31:]], second[:-1], strict=True))
     assert [*map(list, difference(_slice(first), _slice(second)))] == [[first[30]], [second[-1]]]
 
@@ -92,9 +96,9 @@ def test_what_is_as_before_is_the_same_object() -> None:
 def test_many_endpoints_in_a_row_may_be_gone() -> None:
     reader = EndpointReader()
     some = [said(number) for number in range(100)]
-    first = reader.read_again(KEY, texts(some), 4)
+    first = again(reader, some, 4, KEY)
     del some[10:20]
-    second = reader.read_again(KEY, texts(some), 4)
+    second = again(reader, some, 4, KEY)
     assert all(one is other for one, other in zip([*first[:10], *first[20:]], second, strict=True))
 
 
@@ -107,18 +111,18 @@ def test_options_are_those_of_the_reader() -> None:
     for options in ({}, {"pod_names": True}, {"topology_zones": True}):
         reader = EndpointReader(**options)
         for _ in range(2):
-            assert reader.read_again(KEY, texts(some), 4) == read(some, **options)
+            assert again(reader, some, 4, KEY) == read(some, **options)
 
 
 def test_another_family_is_read_anew() -> None:
     reader = EndpointReader()
     some = [said(1), said(2)]
-    reader.read_again(KEY, texts(some), 4)
+    again(reader, some, 4, KEY)
     with pytest.raises(
         BadObject, match=r"endpoints\[0\]\.addresses\[0\]: found '10\.0\.0\.1', expected an IPv6 address"
     ):
-        reader.read_again(KEY, texts(some), 16)
-    assert reader.read_again(KEY, texts(some), 4) == read(some)
+        again(reader, some, 16, KEY)
+    assert again(reader, some, 4, KEY) == read(some)
 
 
 @pytest.mark.parametrize(
@@ -135,25 +139,34 @@ def test_a_bad_one_is_named_by_its_place(bad: Any, message: str) -> None:
     reader = EndpointReader()
     some: list[Any] = [said(number) for number in range(6)]
     with pytest.raises(BadObject, match=message):
-        reader.read_again(KEY, texts([*some[:3], bad, *some[3:]]), 4)
-    reader.read_again(KEY, texts(some), 4)
+        again(reader, [*some[:3], bad, *some[3:]], 4, KEY)
+    again(reader, some, 4, KEY)
     with pytest.raises(BadObject, match=message):
-        reader.read_again(KEY, texts([*some[:3], bad, *some[4:]]), 4)
-    assert reader.read_again(KEY, texts(some), 4) == read(some)
+        again(reader, [*some[:3], bad, *some[4:]], 4, KEY)
+    assert again(reader, some, 4, KEY) == read(some)
+
+
+def test_endpoints_of_two_addresses_and_of_none_do_not_make_up_for_each_other() -> None:
+    reader = EndpointReader()
+    some: list[dict[str, Any]] = [{"addresses": ["10.0.0.1", "10.0.0.2"]}, {"addresses": []}, said(3)]
+    again(reader, some, 4, KEY)
+    for left in (some[1:], [{}, said(3)], some[2:]):
+        assert again(reader, left, 4, KEY) == read(left)
 
 
 def test_an_endpoint_of_several_addresses_or_none_is_read() -> None:
     reader = EndpointReader()
     some = [said(1), {"addresses": ["10.0.0.2", "10.0.0.3"]}, {"addresses": []}, said(4)]
     for _ in range(2):
-        assert reader.read_again(KEY, texts(some), 4) == read(some)
+        assert again(reader, some, 4, KEY) == read(some)
 
 
 def test_what_is_kept_is_bounded_and_rounds_longer_than_it_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_TEXTS", 50)
+    some = [said(number) for number in range(10)]
+    octets = len(json.dumps(some))
+    monkeypatch.setattr(module, "MAX_OCTETS", 5 * octets + 1)
     monkeypatch.setattr(module, "IDLE_TURNS", 20)
     reader = EndpointReader()
-    some = [said(number) for number in range(10)]
 
     def turn(names: range) -> int:
         """Return how many of the slices *names* were known when they came again."""
@@ -161,9 +174,14 @@ def test_what_is_kept_is_bounded_and_rounds_longer_than_it_are_served(monkeypatc
         for name in names:
             key = ObjectKey(b"default", b"s%d" % name)
             before = reader._known.get(key)
-            made = reader.read_again(key, texts(some), 4)
+            made = again(reader, some, 4, key)
             known += before is not None and before.made[0] is made[0]
-            assert sum(len(entry.texts) for entry in reader._known.values()) == reader._texts <= 50
+            assert (
+                sum(entry.event_octets for entry in reader._known.values())
+                == reader._octets
+                == len(reader._known) * octets
+            )
+            assert len(reader._known) <= 5
         return known
 
     assert turn(range(8)) == 0
@@ -172,3 +190,14 @@ def test_what_is_kept_is_bounded_and_rounds_longer_than_it_are_served(monkeypatc
     for _ in range(6):
         turn(range(100, 105))
     assert turn(range(100, 105)) == 5  # what nobody changes any more has given up its place
+
+
+def test_slices_without_endpoints_take_room_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_OCTETS", 20_000)
+    monkeypatch.setattr(module, "IDLE_TURNS", 0)
+    reader = EndpointReader()
+    for number in range(100):
+        reader.read_again(ObjectKey(b"default", b"s%d" % number), [], 4, 5000)
+        assert len(reader._known) <= 4
+    reader.read_again(KEY, [], 4, 30_000)  # has no room at all
+    assert KEY not in reader._known

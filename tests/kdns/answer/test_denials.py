@@ -123,6 +123,20 @@ def test_siblings_are_denied_without_a_lookup(cluster: Cluster, monkeypatch: pyt
     assert cluster.responder.respond(second, Transport.UDP) == (expected.tails[0], expected.label)
 
 
+def test_an_alias_into_another_zone_says_nothing_of_its_siblings() -> None:
+    cluster = cluster_of(zone=["cluster.local", "other.local"])
+    put(cluster, Kind.NAMESPACE, namespace())
+    put(cluster, Kind.SERVICE, service("ext", "", type="ExternalName", externalName="nx.other.local"))
+    names = ("nx1", "ext", "nx2", "ext", "nx3")
+    wires = [question(f"{name}.default.svc.cluster.local A") for name in names]
+    for wire in wires:
+        found = cluster.responder.respond(wire, Transport.UDP)
+        expected = looked_up(cluster, wire)
+        assert found == (expected.tails[0], expected.label)
+    assert looked_up(cluster, wires[1]).label.zone == "other.local."
+    assert looked_up(cluster, wires[2]).label.zone == "cluster.local."
+
+
 def test_a_name_asked_for_again_becomes_a_finished_answer(cluster: Cluster) -> None:
     first, second = (question(f"{label}.default.svc.cluster.local A") for label in ("nx1", "nx2"))
     for wire in (first, second, second):

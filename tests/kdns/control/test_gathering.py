@@ -11,6 +11,24 @@ from kdns.control.gathering import EVENTS, Gathering, MAX_SECONDS, MIN_SECONDS
 READ_SECONDS = 0.00005
 
 
+def follow_merged(count: int, rate: int) -> int:
+    """Do what ``follow`` does where one read takes all that has come; return the wake-ups."""
+    gathering = Gathering()
+    now, wakes, done = 0.0, 0, 0
+    while done < count:
+        asked = now
+        if now < done / rate:
+            now = done / rate
+            wakes += 1
+        now += READ_SECONDS
+        come = min(count, int(now * rate) + 1) - done
+        done += come
+        pause = gathering.pause(asked, now, come)
+        wakes += pause > 0
+        now += pause
+    return wakes
+
+
 def follow(count: int, next_at: Callable[[float, float], float]) -> tuple[list[float], int]:
     """Read *count* events; return how late each was read, and how often the reader had to be woken up.
 
@@ -25,7 +43,7 @@ def follow(count: int, next_at: Callable[[float, float], float]) -> tuple[list[f
         wakes += at > now
         now = max(now, at) + READ_SECONDS
         late.append(now - READ_SECONDS - at)
-        pause = gathering.pause(asked, now)
+        pause = gathering.pause(asked, now, 1)
         wakes += pause > 0
         at = next_at(at, now)
         now += pause
@@ -41,6 +59,11 @@ def test_a_busy_watch_is_woken_for_several_events_at_a_time(rate: int) -> None:
     assert max(late) <= MAX_SECONDS
     if rate == 1000:
         assert max(late) <= 2 * EVENTS / rate
+
+
+@pytest.mark.parametrize("rate", [200, 1000])
+def test_where_one_read_brings_all_that_has_come_it_is_no_other(rate: int) -> None:
+    assert follow_merged(2000, rate) < 2000 * 0.45
 
 
 @pytest.mark.parametrize("rate", [1, 10, 30])
@@ -73,6 +96,6 @@ def test_pauses_are_bounded() -> None:
     now = 0.0
     for number in range(5000):
         asked, now = now, now + (0.0004 if number % 3 else 0.0001)
-        pause = gathering.pause(asked, now)
+        pause = gathering.pause(asked, now, 1)
         assert pause == 0 or MIN_SECONDS <= pause <= MAX_SECONDS
         now += pause
