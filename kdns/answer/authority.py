@@ -211,7 +211,7 @@ class Authority:
                     return self._negative(query, zone, chain, owners, note, outcome)
 
     def parent(self, query: Query, label: Label) -> Parent | None:
-        """Return what tells at a glance that siblings of *query*, which was denied and is counted by *label*, do not exist.
+        """Return what denies siblings of *query* at a glance, which was denied itself and is counted by *label*.
 
         None where that takes a lookup for each, and where it was denied at the end of an alias in another zone.
         """

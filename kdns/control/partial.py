@@ -17,7 +17,7 @@ def not_run(*packages: str) -> Iterator[None]:
 
     Afterwards the packages are not imported, and the modules stay. Whoever imports a package later gets it whole, but
     for names by which it has those modules without importing them from itself. A package that was imported before is
-    left as it is. Other threads must not import one meanwhile. Raises ModuleNotFoundError for one that is not installed.
+    left as it is. No other thread may import one meanwhile. Raises ModuleNotFoundError for one that is not installed.
     """
     with _lock:
         made: list[str] = []
