@@ -53,7 +53,8 @@ class Name:
         at = 0
         while size := key[at]:
             at += 1
-            labels.append(key[at : (at := at + size)])
+            labels.append(key[at : at + size])
+            at += size
         name.labels = tuple(labels)
         return name
 

@@ -92,8 +92,9 @@ def _labels(wire: bytes, lower: bytes) -> tuple[tuple[bytes, ...], int]:
     while size := wire[at]:
         if size > MAX_LABEL_OCTETS:  # a pointer too: there is no earlier name that it could point to
             raise WireError(f"label type or length 0x{size:02x} in the question")
-        at += 1
-        labels.append(lower[at : (at := at + size)])
+        end = at + 1 + size
+        labels.append(lower[at + 1 : end])
+        at = end
     at += 1
     if len(labels) > 1 and at - HEADER_OCTETS <= MAX_NAME_OCTETS and at <= len(wire):
         if len(_parents) >= MAX_PARENTS:
