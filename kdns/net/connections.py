@@ -63,7 +63,8 @@ class Connections:
 
     def sample(self, wire: bytes, client: str) -> None:
         """Have a message stand for all since the last sample."""
-        self._stride = self.until_sample = self._sampler.take(wire, client, self._stride, self._stride)
+        queries = self._stride - self.until_sample
+        self._stride = self.until_sample = self._sampler.take(wire, client, queries, self._stride)
 
     def keep(self, connection: Connection, session: Session) -> bool:
         """Take a connection that became a session out of the ranks.

@@ -26,6 +26,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
+from time import perf_counter, perf_counter_ns
 from typing import Final, NoReturn
 
 import trio
@@ -35,6 +36,7 @@ from kdns.net.handler import Handler, OpenSession, Session, Several
 from kdns.proto.dso import is_dso
 from kdns.proto.query import HEADER_OCTETS, REFUSED
 from kdns.proto.response import make_bare
+from kdns.proto.table import Entry
 
 log = logging.getLogger(__name__)
 
@@ -254,38 +256,54 @@ class _Connection:
 
         What is too short for a header is passed over like over UDP, and keeps no connection open.
         """
+        connections, handler, unsent = self._connections, self._handler, self._unsent
+        find = handler.find
+        data = bytes(buffer)
+        octets = len(data)
+        # One at a time where too much waits for all clients together.
+        most = 1 if connections.unsent >= MAX_UNSENT_OCTETS_IN_ALL else MAX_UNSENT_OCTETS - self._in_write
+        hits: list[Entry] = []
+        spans: list[tuple[int, int]] = []
         at = 0
-        was_one = False
         self._is_taking = True
+        began = perf_counter()
         for _ in range(MESSAGES_A_TURN):
-            if len(buffer) - at < 2 or self._is_full():
+            if octets - at < 2 or len(unsent) >= most or self._pending >= MAX_PENDING:
                 break
-            end = at + 2 + (buffer[at] << 8 | buffer[at + 1])
-            if end > len(buffer):
+            start = at + 2
+            end = start + (data[at] << 8 | data[at + 1])
+            if end > octets:
                 break
-            if end - at - 2 >= HEADER_OCTETS:
-                was_one = True
-                self._take(bytes(buffer[at + 2 : end]), nursery)
             at = end
+            if end - start < HEADER_OCTETS:
+                continue
+            spans.append((start, end))
+            entry = find(data[start + 2 : end])
+            if entry is None:
+                self._take(data[start:end], nursery)
+                continue
+            hits.append(entry)
+            tail = entry.next()
+            size = len(tail) + 2
+            unsent += b"%c%c%b%b" % (size >> 8, size & 255, data[start : start + 2], tail)
+            connections.unsent += size + 2
         del buffer[:at]
         self._is_taking = False
-        if self._unsent:
+        if hits:
+            handler.count(hits, perf_counter() - began)
+        if spans:
+            if self._session is not None:
+                self._session.heard(trio.current_time())
+            connections.until_sample -= len(spans)
+            if connections.until_sample <= 0:
+                start, end = spans[perf_counter_ns() // 1000 % len(spans)]
+                connections.sample(data[start:end], self.client)
+        if unsent:
             self._start_writing(nursery)
-        return was_one
+        return bool(spans)
 
     def _take(self, wire: bytes, nursery: trio.Nursery) -> None:
-        if self._session is not None:
-            self._session.heard(trio.current_time())
-        connections = self._connections
-        connections.until_sample -= 1
-        if connections.until_sample <= 0:
-            connections.sample(wire, self.client)
-        entry = self._handler.find(wire[2:])
-        if entry is not None:
-            began = trio.current_time()
-            self._queue(wire[:2], entry.next())
-            self._handler.count([entry], trio.current_time() - began)
-            return
+        """Answer a message that is not finished, now or later."""
         if self._open_session is not None and is_dso(wire):
             self._take_of_session(wire)
             return
