@@ -24,7 +24,7 @@ from kdns.proto.message import Message
 from kdns.proto.query import NOERROR, Query, REFUSED, SERVFAIL, Transport
 from kdns.proto.reading import read_query
 from kdns.proto.response import make_bare, make_response
-from kdns.proto.table import Entry
+from kdns.proto.table import Entry, Sort
 from kdns.upstream.forwarder import Forwarder, NoReply
 from kdns.upstream.question import Question
 
@@ -74,8 +74,7 @@ class QueryHandler:
             if self._fairness is not None and (verdict := self._judge(self._fairness, client)) is not Verdict.ANSWER:
                 return self._refuse(wire, client, began) if verdict is Verdict.TRUNCATE else None
             if not self._is_direct and (entry := self._find_kept(wire[2:])) is not None:
-                assert isinstance(entry.sort.label, Label)  # what the responder stores
-                tail, label = entry.next(), entry.sort.label
+                tail, label = entry.next(), entry.sort
             else:
                 found = self._responder.respond(wire, self._transport)
                 if not isinstance(found, tuple):
@@ -87,8 +86,7 @@ class QueryHandler:
                     return None
                 tail, label = found  # type: ignore[assignment]  # the tail is there, as was just seen
                 if self._query_log is None:
-                    seconds = perf_counter() - began
-                    self._stats.miss(self._proto, self._family, label, len(wire), tail, seconds)
+                    self._count(wire, tail, label, perf_counter() - began)
                     return tail
         except Exception:
             log.exception("a query of %d octets from %s: %s", len(wire), client()[0], wire[:512].hex())
@@ -142,9 +140,15 @@ class QueryHandler:
 
         return resolve
 
-    def _done(self, wire: bytes, tail: bytes, label: Label | None, client: Client, began: float) -> None:
+    def _count(self, wire: bytes, tail: bytes, label: Label | Sort | None, seconds: float) -> None:
+        if isinstance(label, Sort):
+            self._stats.made(self._proto, self._family, label, seconds)
+        else:
+            self._stats.miss(self._proto, self._family, label, len(wire), tail, seconds)
+
+    def _done(self, wire: bytes, tail: bytes, label: Label | Sort | None, client: Client, began: float) -> None:
         seconds = perf_counter() - began
-        self._stats.miss(self._proto, self._family, label, len(wire), tail, seconds)
+        self._count(wire, tail, label, seconds)
         if self._query_log is not None:
             self._query_log.note(wire, tail, client(), self._transport, seconds)
 

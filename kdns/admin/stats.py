@@ -86,6 +86,7 @@ class QueryStats:
         self._plugin_of = plugin_of
         self._hits: dict[tuple[str, str, int], Counter[Entry]] = {}
         self._misses: list[_Miss] = []
+        self._made: list[tuple[str, str, Sort, int]] = []
         self.requests: Counter[tuple[str, str, str, str]] = Counter()
         self.responses: Counter[tuple[str, str, str]] = Counter()
         self.do: Counter[str] = Counter()
@@ -112,6 +113,13 @@ class QueryStats:
         """Tell whether an answer of the table was sent since ``is_used`` was reset, or just before that."""
         return entry.is_used or any(entry in counter for counter in self._hits.values())
 
+    def made(self, proto: str, family: str, sort: Sort, seconds: float) -> None:
+        """Count a query answered with one of *sort*, which the table did not have."""
+        made = self._made
+        made.append((proto, family, sort, bisect_left(DURATION_BUCKETS, seconds)))
+        if len(made) > MAX_UNCOUNTED:
+            self.flush()
+
     def miss(
         self, proto: str, family: str, label: Label | None, request: int, tail: bytes | None, seconds: float
     ) -> None:
@@ -132,6 +140,9 @@ class QueryStats:
             rcode = label.rcode if label is not None else flags & 15
             row = _Row(proto, family, label, request, size, rcode, flags & 0x0200, min(bucket, _LAST_BUCKET))
             self._count(row, times)
+        made, self._made = self._made, []
+        for (proto, family, sort, bucket), times in Counter(made).items():
+            self._count(_row_of(proto, family, sort, min(bucket, _LAST_BUCKET)), times)
         hits, self._hits = self._hits, {}
         for (proto, family, bucket), counter in hits.items():
             by_sort: dict[Sort, int] = {}
@@ -139,13 +150,11 @@ class QueryStats:
                 entry.is_used = True
                 by_sort[entry.sort] = by_sort.get(entry.sort, 0) + times
             for sort, times in by_sort.items():
-                of_hit = sort.label
-                assert isinstance(of_hit, Label)  # what the responder stores
-                if of_hit.rcode == NXDOMAIN:
+                hit = _row_of(proto, family, sort, bucket)
+                if hit.rcode == NXDOMAIN:
                     self.table_denials += times
                 else:
                     self.table_answers += times
-                hit = _Row(proto, family, of_hit, sort.request, sort.response, of_hit.rcode, sort.is_truncated, bucket)
                 self._count(hit, times)
 
     def _count(self, row: _Row, times: int) -> None:
@@ -222,6 +231,12 @@ class QueryStats:
         panics = CounterMetricFamily("coredns_panics", "A metrics that counts the number of panics.")
         panics.add_metric((), self.panics)
         yield panics
+
+
+def _row_of(proto: str, family: str, sort: Sort, bucket: int) -> _Row:
+    label = sort.label
+    assert isinstance(label, Label)  # what the makers of answers count by
+    return _Row(proto, family, label, sort.request, sort.response, label.rcode, sort.is_truncated, bucket)
 
 
 def _bucket(seconds: float) -> int:

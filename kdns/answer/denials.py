@@ -11,86 +11,111 @@ Whatever changes in a zone, all notes are dropped: they are made again by the ne
 from __future__ import annotations
 
 from collections.abc import Container
-from typing import Final
+from typing import Final, NamedTuple
 
 from kdns.proto.label import Label
 from kdns.proto.query import HEADER_OCTETS, Query
 from kdns.proto.response import nxdomain_head, soa_fragment
+from kdns.proto.table import Sort
 from zones.names import MAX_LABEL_OCTETS, MAX_NAME_OCTETS
 from zones.zone import Zone
 
-MAX_PARENTS: Final = 4096
-"""Names that something is noted for, at once: as many as a cluster has namespaces, and more."""
+MAX_NOTES: Final = 16_384
+"""Parents and types that something is noted for, at once: as many as a cluster has namespaces, and more."""
 
 _ONE_QUESTION: Final = b"\0\1\0\0\0\0\0\0"
 _TYPE_AND_CLASS_OCTETS: Final = 4
 
 
-class Parent:
+class Parent(NamedTuple):
     """A name in *zone*, and the labels in *names* or *others* below it: what has any other does not exist."""
 
-    __slots__ = ("_fragments", "_soa", "labels", "names", "others", "zone")
+    zone: Zone
+    names: Container[bytes]
+    others: Container[bytes]
 
-    def __init__(self, zone: Zone, names: Container[bytes], others: Container[bytes]) -> None:
-        self.zone = zone
-        self.names = names
-        self.others = others
-        self.labels: dict[bytes, Label] = {}
-        """What denials are counted by, by the octets of type and class."""
+
+class _Denial:
+    """What all denials of one zone and type have in common."""
+
+    __slots__ = ("_by_octets", "_label", "_soa", "_zone")
+
+    def __init__(self, zone: Zone, label: Label) -> None:
+        self._zone = zone
+        self._label = label
         self._soa = zone.soa
-        self._fragments: dict[int, bytes] = {}
+        self._by_octets: dict[int, tuple[bytes, Sort]] = {}
 
-    def soa(self, name_octets: int) -> bytes:
-        """Return the SOA record as of now, behind a question for a name of that many octets."""
-        soa = self.zone.soa
+    def of(self, octets: int) -> tuple[bytes, Sort] | None:
+        """Return the SOA record as of now, behind the question of a query of so many octets, and what to count by.
+
+        None where the name that it asks for is too long.
+        """
+        soa = self._zone.soa
         if soa is not self._soa:
             self._soa = soa
-            self._fragments.clear()
-        found = self._fragments.get(name_octets)
-        if found is None:
-            found = soa_fragment(soa, HEADER_OCTETS + name_octets - len(soa.owner.wire))
-            self._fragments[name_octets] = found
+            self._by_octets.clear()
+        return self._by_octets.get(octets) or self._make(octets)
+
+    def _make(self, octets: int) -> tuple[bytes, Sort] | None:
+        name_octets = octets - HEADER_OCTETS - _TYPE_AND_CLASS_OCTETS
+        if name_octets > MAX_NAME_OCTETS:
+            return None
+        fragment = soa_fragment(self._soa, HEADER_OCTETS + name_octets - len(self._soa.owner.wire))
+        sort = Sort(self._label, octets, octets + len(fragment), is_truncated=False)
+        found = self._by_octets[octets] = fragment, sort
         return found
 
 
+_Note = tuple[_Denial, Container[bytes], Container[bytes]]
+"""What denies the names below a parent, and the labels there that are not denied by it."""
+
+
 class Denials:
-    """What is noted, by the parent's name in wire form and lower case."""
+    """What is noted, by what stands behind a query's first label, in lower case: the parent's name, type and class."""
 
     def __init__(self) -> None:
-        self._parents: dict[bytes, Parent] = {}
+        self._notes: dict[bytes, _Note] = {}
+        self._denials: dict[Label, _Denial] = {}
 
     def __len__(self) -> int:
-        return len(self._parents)
+        return len(self._notes)
 
-    def of(self, wire: bytes) -> tuple[bytes, Label] | None:
+    def of(self, wire: bytes) -> tuple[bytes, Sort] | None:
         """Return the tail of the denial that *wire* gets and what to count it by, or None where that takes a lookup."""
         octets = len(wire)
         if octets <= HEADER_OCTETS + _TYPE_AND_CLASS_OCTETS or wire[2] > 1 or wire[4:HEADER_OCTETS] != _ONE_QUESTION:
             return None  # something else than a query, RD set or not, with one question and nothing behind it
         size = wire[HEADER_OCTETS]
         at = HEADER_OCTETS + 1 + size
-        parent = self._parents.get(wire[at:-_TYPE_AND_CLASS_OCTETS].lower())
-        if parent is None or not 0 < size <= MAX_LABEL_OCTETS:
+        behind = wire[at:]
+        note = self._notes.get(behind)
+        if note is None:
+            note = self._notes.get(behind[:-_TYPE_AND_CLASS_OCTETS].lower() + behind[-_TYPE_AND_CLASS_OCTETS:])
+            if note is None:
+                return None
+        if not 0 < size <= MAX_LABEL_OCTETS:
             return None
-        counted_by = parent.labels.get(wire[-_TYPE_AND_CLASS_OCTETS:])
-        name_octets = octets - HEADER_OCTETS - _TYPE_AND_CLASS_OCTETS
-        if counted_by is None or name_octets > MAX_NAME_OCTETS:
-            return None
+        denial, names, others = note
         label = wire[HEADER_OCTETS + 1 : at].lower()
-        if label in parent.names or label in parent.others:
+        if label in names or label in others:
             return None
-        return nxdomain_head(wire[2]) + wire[HEADER_OCTETS:] + parent.soa(name_octets), counted_by
+        found = denial.of(octets)
+        if found is None:
+            return None
+        return nxdomain_head(wire[2]) + wire[HEADER_OCTETS:] + found[0], found[1]
 
-    def note(self, query: Query, parent: Parent, counted_by: Label) -> None:
-        """Note what *query* was denied by, for those that ask for its siblings."""
-        if len(self._parents) >= MAX_PARENTS:
-            self._parents.clear()
-        key = query.qname.parent().key
-        known = self._parents.get(key)
-        if known is None:
-            known = self._parents[key] = parent
-        known.labels[query.question[-_TYPE_AND_CLASS_OCTETS:]] = counted_by
+    def note(self, query: Query, parent: Parent, label: Label) -> None:
+        """Note what *query* was denied by, for those that ask for its siblings; they are counted by *label*, too."""
+        if len(self._notes) >= MAX_NOTES:
+            self.clear()
+        denial = self._denials.get(label)
+        if denial is None:
+            denial = self._denials[label] = _Denial(parent.zone, label)
+        key = query.qname.parent().key + query.question[-_TYPE_AND_CLASS_OCTETS:]
+        self._notes[key] = denial, parent.names, parent.others
 
     def clear(self) -> None:
         """Drop all that is noted."""
-        self._parents.clear()
+        self._notes.clear()
+        self._denials.clear()

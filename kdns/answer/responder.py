@@ -12,7 +12,7 @@ from kdns.proto.query import MAX_UDP_OCTETS, NXDOMAIN, Query, Transport
 from kdns.proto.reading import read_query
 from kdns.proto.refusal import refusal
 from kdns.proto.response import make_bare
-from kdns.proto.table import AnswerTable
+from kdns.proto.table import AnswerTable, Sort
 from zones.records import AXFR, IXFR
 
 MAX_TABLE_OCTETS = {Transport.UDP: 40 * 2**20, Transport.TCP: 10 * 2**20}
@@ -35,7 +35,7 @@ class Responder:
         self._forwards = forwards
         self._turn = 0
 
-    def respond(self, wire: bytes, transport: Transport) -> tuple[bytes | None, Label | None] | Ask | Query:
+    def respond(self, wire: bytes, transport: Transport) -> tuple[bytes | None, Label | Sort | None] | Ask | Query:
         """Return the response's tail (None: stay silent) and what to count it by, or a question for the upstreams.
 
         A query for a transfer comes back as it is, where there are transfers.
@@ -44,12 +44,11 @@ class Responder:
         """
         table = self._udp if transport is Transport.UDP else self._tcp  # an enum's hash is not made in C
         key = wire[2:]
-        if (entry := table.find_again(key)) is not None:
-            assert isinstance(entry.sort.label, Label)  # stored below, never by another
-            return entry.next(), entry.sort.label
         denied = self.denials.of(wire)
         if denied is not None and not table.wants(key):
             return denied
+        if (entry := table.find_again(key)) is not None:
+            return entry.next(), entry.sort
         try:
             query = read_query(wire, transport)
         except WireError as exc:

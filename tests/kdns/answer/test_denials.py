@@ -17,6 +17,7 @@ from kdns.cluster import Cluster
 from kdns.errors import WireError
 from kdns.proto.query import NXDOMAIN, Transport
 from kdns.proto.reading import read_query
+from kdns.proto.table import Sort
 from tests.support.cases import question
 from tests.support.kube import namespace, service
 from tests.zones.test_store import Event, events, EVERY
@@ -72,6 +73,13 @@ def looked_up(cluster: Cluster, wire: bytes) -> Answer:
     return found
 
 
+def responded(cluster: Cluster, wire: bytes) -> tuple[bytes | None, object]:
+    found = cluster.responder.respond(wire, Transport.UDP)
+    assert isinstance(found, tuple)
+    tail, by = found
+    return tail, by.label if isinstance(by, Sort) else by
+
+
 def checked(cluster: Cluster, wires: Sequence[bytes]) -> int:
     """Ask everything; return how many were denied from notes."""
     count = 0
@@ -84,8 +92,10 @@ def checked(cluster: Cluster, wires: Sequence[bytes]) -> int:
             continue
         found = cluster.responder.denials.of(wire)
         if found is not None:
-            assert found == (expected.tails[0], expected.label)
-            assert found[0][1] & 15 == NXDOMAIN
+            tail, sort = found
+            assert (tail, sort.label) == (expected.tails[0], expected.label)
+            assert (sort.request, sort.response, sort.is_truncated) == (len(wire), len(tail) + 2, False)
+            assert tail[1] & 15 == NXDOMAIN
             count += 1
     return count
 
@@ -120,7 +130,7 @@ def test_siblings_are_denied_without_a_lookup(cluster: Cluster, monkeypatch: pyt
     cluster.responder.respond(first, Transport.UDP)
     expected = looked_up(cluster, second)
     monkeypatch.setattr(cluster.authority, "answer", None)
-    assert cluster.responder.respond(second, Transport.UDP) == (expected.tails[0], expected.label)
+    assert responded(cluster, second) == (expected.tails[0], expected.label)
 
 
 def test_an_alias_into_another_zone_says_nothing_of_its_siblings() -> None:
@@ -130,11 +140,34 @@ def test_an_alias_into_another_zone_says_nothing_of_its_siblings() -> None:
     names = ("nx1", "ext", "nx2", "ext", "nx3")
     wires = [question(f"{name}.default.svc.cluster.local A") for name in names]
     for wire in wires:
-        found = cluster.responder.respond(wire, Transport.UDP)
+        found = responded(cluster, wire)
         expected = looked_up(cluster, wire)
         assert found == (expected.tails[0], expected.label)
     assert looked_up(cluster, wires[1]).label.zone == "other.local."
     assert looked_up(cluster, wires[2]).label.zone == "cluster.local."
+
+
+def test_a_parent_spelled_otherwise_is_the_same(cluster: Cluster) -> None:
+    """But a type is no letter: 0x41, HTTPS, is another than 0x61."""
+    cluster.responder.respond(question("nx1.default.svc.cluster.local HTTPS"), Transport.UDP)
+    spelled = question("nx2.DEFAULT.svc.Cluster.local HTTPS")
+    found = cluster.responder.denials.of(spelled)
+    assert found is not None
+    assert (found[0], found[1].label) == (looked_up(cluster, spelled).tails[0], looked_up(cluster, spelled).label)
+    other = question("nx2.default.svc.cluster.local TYPE97")
+    assert other == question("nx2.default.svc.cluster.local HTTPS")[:-3] + b"\x61\0\1"
+    assert cluster.responder.denials.of(other) is None
+
+
+def test_the_third_asking_finds_what_is_on_probation(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = cluster.responder.tables[Transport.UDP]
+    monkeypatch.setattr(table, "_max_kept", 8000)
+    wires = [question(f"nx{number}.default.svc.cluster.local A") for number in range(40)]
+    for wire in (*wires, *wires):
+        cluster.responder.respond(wire, Transport.UDP)
+    assert table.find(wires[-1][2:]) is None
+    cluster.responder.respond(wires[-1], Transport.UDP)
+    assert table.find(wires[-1][2:]) is not None
 
 
 def test_a_name_asked_for_again_becomes_a_finished_answer(cluster: Cluster) -> None:
@@ -231,7 +264,7 @@ def test_while_not_all_is_known_nothing_is_noted() -> None:
 
 
 def test_what_is_noted_is_bounded(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_PARENTS", 3)
+    monkeypatch.setattr(module, "MAX_NOTES", 3)
     for number in range(10):
         put(cluster, Kind.NAMESPACE, namespace(f"ns{number}"))
     for number in range(10):
