@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn, TypeVar
 import click
 import trio
 
+from kdns.clock import SystemClock
 from kdns.errors import ConfigError, Problem
 from kdns.options import LogFormat, Option
 
@@ -107,7 +108,7 @@ class Command:
     def run(self, main: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
         """Run *main* under trio; problems, Ctrl-C and output that cannot be written end it with a line each."""
         try:
-            trio.run(main, *arguments)
+            trio.run(main, *arguments, clock=SystemClock())
         except* ConfigError as group:
             self.end_with(
                 [problem for exc in _leaves(group) if isinstance(exc, ConfigError) for problem in exc.problems]

@@ -19,6 +19,7 @@ import trio
 from kdns.admin.metrics import Collector
 from kdns.admin.status import TOP
 from kdns.answers import Answers
+from kdns.clock import SystemClock
 from kdns.cluster import Cluster
 from kdns.config import Config
 from kdns.control.framing import encode, Messages
@@ -65,7 +66,7 @@ def run_worker(
     raise_descriptor_limit()
     keep_only(READING, tells=False)
     gc.set_threshold(*GC_THRESHOLDS)
-    trio.run(_run, config, link, sockets)
+    trio.run(_run, config, link, sockets, clock=SystemClock())
 
 
 async def _run(config: Config, link: socket.socket, sockets: Sockets) -> None:

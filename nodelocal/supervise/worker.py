@@ -14,6 +14,7 @@ from pathlib import Path
 import trio
 
 from kdns.admin import logs
+from kdns.clock import SystemClock
 from kdns.lines import encode, lines
 from kdns.net.listeners import Sockets
 from kdns.options import LogFormat
@@ -35,7 +36,7 @@ def run_worker(number: int, link: socket.socket, sockets: Sockets, others: Seque
     give_up()
     config = _read_configuration(link)
     logs.set_up(as_json=config.log_format is LogFormat.JSON)
-    trio.run(_run, config, link, sockets, others)
+    trio.run(_run, config, link, sockets, others, clock=SystemClock())
 
 
 def configured(config: Config) -> bytes:
