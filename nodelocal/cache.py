@@ -17,11 +17,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import Final
 
 import cachetools
 import msgspec
 
+from kdns.proto.query import NXDOMAIN
 from nodelocal.entry import Entry, Limits
 from zones.names import Name
 
@@ -54,14 +56,25 @@ PREFETCH_SECONDS: Final = 1.5
 WHOLE: Final = 4
 """The flag, beside DO and CD, of a key that stands for every type of its name."""
 
+_COMMON_TYPES: Final = 256
+_ENDS: Final = tuple(bytes((0, qtype, flags)) for qtype in range(_COMMON_TYPES) for flags in range(4))
+"""What follows the name in a key, by type and flags."""
+
 
 def key_of(qname: Name, qtype: int, *, do: bool, cd: bool) -> bytes:
     """Return the key of a question: its name in lower case, its type, DO and CD. The class is always IN."""
-    return qname.key + bytes((qtype >> 8, qtype & 255, do << 1 | cd))
+    flags = do << 1 | cd
+    if qtype < _COMMON_TYPES:
+        return qname.key + _ENDS[qtype << 2 | flags]
+    return qname.key + bytes((qtype >> 8, qtype & 255, flags))
 
 
-_WHOLE_KEYS: Final = tuple(bytes((0, 0, flags | WHOLE)) for flags in range(4))
+_WHOLE_ENDS: Final = tuple(bytes((0, 0, flags | WHOLE)) for flags in range(4))
 """What follows the name in the key of a denial of all its types, by DO and CD: flags that no question has."""
+
+
+def _whole_key(key: bytes) -> bytes:
+    return key[:-3] + _WHOLE_ENDS[key[-1]]
 
 
 class Cache:
@@ -83,21 +96,21 @@ class Cache:
         self._answers = _Lru(room - room // DENIAL_SHARE, self._index)
         self._denials = _Lru(room // DENIAL_SHARE, self._index)
         self._failures: cachetools.LRUCache[bytes, tuple[float, float]] = cachetools.LRUCache(MAX_FAILURES)
+        self.fails_until = -inf
+        """When the last failure ends that is remembered; there is no need to look for one after that."""
         self._may_cut = cuts
         self._depth_of_cuts = 0
 
-    def find(self, qname: Name, qtype: int, *, do: bool, cd: bool, now: float) -> Entry | None:
-        """Return the entry that answers the question, fresh or stale; the caller looks at ``expires_at``."""
-        name, flags = qname.key, do << 1 | cd
+    def find(self, key: bytes, now: float) -> Entry | None:
+        """Return the entry that answers the question with that ``key_of``, fresh or stale; look at ``expires_at``."""
         index = self._index
-        key = name + b"%c%c%c" % (qtype >> 8, qtype & 255, flags)
         entry = index.get(key)
-        whole = name + _WHOLE_KEYS[flags]
+        whole = _whole_key(key)
         denial = index.get(whole)
         if denial is not None and (entry is None or denial.stored_at >= entry.stored_at):
             entry, key = denial, whole  # what was said last counts, fresh or stale
         if entry is None or now >= entry.expires_at:
-            cut = self._cut(qname, flags, now) if self._depth_of_cuts else None
+            cut = self._cut(key, now) if self._depth_of_cuts else None
             if cut is not None:
                 return cut
             if entry is None or now >= entry.expires_at + self.limits.max_stale:
@@ -109,19 +122,17 @@ class Cache:
         """Return the entry under a key of the cache, whether or not its time is up; nobody asked for it by that."""
         return self._index.get(key)
 
-    def key_of(self, qname: Name, qtype: int, entry: Entry, *, do: bool, cd: bool) -> bytes:
+    @staticmethod
+    def place_of(key: bytes, entry: Entry) -> bytes:
         """Return the key that ``put`` keeps an entry under."""
-        flags = do << 1 | cd
-        if entry.is_denial and entry.is_nxdomain:
-            return qname.key + _WHOLE_KEYS[flags]
-        return qname.key + b"%c%c%c" % (qtype >> 8, qtype & 255, flags)
+        return _whole_key(key) if entry.is_denial and entry.is_nxdomain else key
 
     def forget(self, key: bytes) -> None:
         """Drop the entry under a key of the cache, which there is."""
         self._forget(key)
 
-    def put(self, qname: Name, qtype: int, entry: Entry, *, do: bool, cd: bool, now: float) -> None:
-        """Keep *entry* in place of whatever was known of the question.
+    def put(self, key: bytes, entry: Entry, now: float) -> None:
+        """Keep *entry* in place of whatever was known of the question with that ``key_of``.
 
         What has TTL 0, or must not be kept, is not, but ends what was known; a failure ends nothing.
         """
@@ -134,13 +145,12 @@ class Cache:
         entry.ttl = ttl
         entry.stored_at = now
         entry.expires_at = now + ttl
-        if entry.is_failure:
+        rcode = entry.rcode
+        if rcode and rcode != NXDOMAIN:
             return
-        flags = do << 1 | cd
-        key = qname.key + b"%c%c%c" % (qtype >> 8, qtype & 255, flags)
-        whole = qname.key + _WHOLE_KEYS[flags]
+        whole = _whole_key(key)
         index = self._index
-        if self._failures.currsize:
+        if now < self.fails_until + MAX_FAILURE_SECONDS:
             self._failures.pop(key, None)
         if key in index:
             self._forget(key)
@@ -149,23 +159,22 @@ class Cache:
         if not entry.is_kept or not ttl:
             return
         entry.octets = ENTRY_OCTETS + len(key) + len(entry.body) + PLACE_OCTETS * len(entry.ttl_at)
-        if not entry.is_denial:
+        if entry.is_denial:
+            self._store_denial(whole if entry.is_nxdomain else key, entry)
+        else:
             self._answers.store(key, entry)
-            return
-        if entry.is_nxdomain:
-            key = whole
-            if self._may_cut(qname, qname, entry):
-                self._depth_of_cuts = max(self._depth_of_cuts, len(qname.labels))
-        self._denials.store(key, entry)
 
     def restore(self, key: bytes, entry: Entry) -> None:
         """Keep what another cache kept under *key*, its times as they are; nothing else may be known under it."""
         if key in self._index:
             return
         entry.octets = ENTRY_OCTETS + len(key) + len(entry.body) + PLACE_OCTETS * len(entry.ttl_at)
-        if not entry.is_denial:
+        if entry.is_denial:
+            self._store_denial(key, entry)
+        else:
             self._answers.store(key, entry)
-            return
+
+    def _store_denial(self, key: bytes, entry: Entry) -> None:
         if entry.is_nxdomain:
             qname = Name.trusted(key[:-3])
             if self._may_cut(qname, qname, entry):
@@ -185,14 +194,12 @@ class Cache:
 
     def fail(self, key: bytes, now: float) -> None:
         """Note that no upstream answered the question (RFC 9520)."""
+        if now >= self.fails_until + MAX_FAILURE_SECONDS:
+            self._failures.clear()  # they are too long ago to make a new one last longer
         last = self._failures.get(key)
         seconds = FAILURE_SECONDS if last is None else min(last[1] * 2, MAX_FAILURE_SECONDS)
         self._failures[key] = now + seconds, seconds  # when it ends, how long it lasts
-
-    @property
-    def has_failures(self) -> bool:
-        """Whether any failure is remembered, ended or not."""
-        return bool(self._failures.currsize)
+        self.fails_until = max(self.fails_until, now + seconds)
 
     def has_failed(self, key: bytes, now: float) -> bool:
         """Tell whether the question failed so lately that it must not be asked again yet."""
@@ -230,25 +237,27 @@ class Cache:
                     some.forget(key)
                     count += 1
         self._failures.clear()
+        self.fails_until = -inf
         return count
 
     # -- NXDOMAIN stands for what lies below (RFC 8020) -----------------------------------------------------------
 
-    def _cut(self, qname: Name, flags: int, now: float) -> Entry | None:
-        """Return a fresh, exact NXDOMAIN of a name above."""
-        key = qname.key
+    def _cut(self, key: bytes, now: float) -> Entry | None:
+        """Return a fresh, exact NXDOMAIN of a name above the one in *key*."""
         index = self._index
+        name, end = key[:-3], _WHOLE_ENDS[key[-1] & ~WHOLE]
+        qname = Name.trusted(name)
         depth = len(qname.labels)
         at = 0
-        while size := key[at]:
+        while size := name[at]:
             at += 1 + size
             depth -= 1
             if not depth:
                 return None
             if depth > self._depth_of_cuts:
                 continue
-            entry = index.get(key[at:] + _WHOLE_KEYS[flags])
-            if entry is not None and now < entry.expires_at and self._may_cut(Name.trusted(key[at:]), qname, entry):
+            entry = index.get(name[at:] + end)
+            if entry is not None and now < entry.expires_at and self._may_cut(Name.trusted(name[at:]), qname, entry):
                 return _below(entry, at)
         return None
 

@@ -14,7 +14,7 @@ import trio
 
 from kdns.proto.query import RCODE_TEXT
 from kdns.proto.text import rrset_to_text
-from nodelocal.cache import WHOLE
+from nodelocal.cache import key_of, WHOLE
 from nodelocal.entry import Entry, FAILURE
 from nodelocal.expand import Expanded, Mode
 from nodelocal.found import Found
@@ -277,7 +277,8 @@ class Control:
         found = answers[-1]
         assert isinstance(found, Found)
         reply["entries"] = _links(found)
-        reply["kept"] = server.resolver.cache.find(name, qtype, do=False, cd=False, now=trio.current_time()) is not None
+        key = key_of(name, qtype, do=False, cd=False)
+        reply["kept"] = server.resolver.cache.find(key, trio.current_time()) is not None
         return reply
 
 

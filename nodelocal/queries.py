@@ -37,7 +37,7 @@ from kdns.proto.response import make_bare, make_response
 from kdns.proto.table import Entry as Finished
 from kdns.upstream.forwarder import TOTAL_SECONDS
 from nodelocal import answers
-from nodelocal.cache import STALE_TTL
+from nodelocal.cache import key_of, STALE_TTL
 from nodelocal.entry import Entry, whole_seconds
 from nodelocal.expand import Expanded, Expander
 from nodelocal.finished import FinishedAnswers, Made, Renew
@@ -224,13 +224,14 @@ class Handler:
         resolver = self.resolver
         qname, qtype = query.qname, query.qtype
         now = resolver.now()
-        entry = resolver.cache.find(qname, qtype, do=do, cd=cd, now=now)
+        key = key_of(qname, qtype, do=do, cd=cd)
+        entry = resolver.cache.find(key, now)
         if entry is not None and now < entry.expires_at and entry.target is None:
-            resolver.hit(qname, qtype, entry, route, do=do, cd=cd, now=now)
+            resolver.hit(key, qname, qtype, entry, route, do=do, cd=cd, now=now)
             found = Found((Link(qname, entry),))
             return self.answer(wire, query, route, found, now, client, began, is_common=is_common)
         sender = _nobody if self._front.query_log is None else self._sender(client)
-        return _Waiting(self, wire, query, route, sender, began, entry, now, do=do, cd=cd).wait
+        return _Waiting(self, wire, query, key, route, sender, began, entry, now, do=do, cd=cd).wait
 
     def answer(
         self,
@@ -259,10 +260,11 @@ class Handler:
             return None
         do, cd = query.edns is not None and query.edns.do, query.checking_disabled
         now = resolver.now()
-        entry = resolver.cache.find(qname, qtype, do=do, cd=cd, now=now)
+        key = key_of(qname, qtype, do=do, cd=cd)
+        entry = resolver.cache.find(key, now)
         if entry is None or entry.target is not None or entry.expires_at - now < SETTLED_SECONDS:
             return None
-        resolver.hit(qname, qtype, entry, route, do=do, cd=cd, now=now)
+        resolver.hit(key, qname, qtype, entry, route, do=do, cd=cd, now=now)
         tails = answers.plain(query, Found((Link(qname, entry),)), now)
         return tails, self._front.labels.of(route.text, query, tails[0][1] & 15)
 
@@ -381,6 +383,7 @@ class _Waiting(Lookup):
         handler: Handler,
         wire: bytes,
         query: Query,
+        key: bytes,
         route: Route,
         client: Client,
         began: float,
@@ -392,7 +395,7 @@ class _Waiting(Lookup):
     ) -> None:
         resolver = handler.resolver
         forwarder = resolver.forwarders[route.servers]
-        super().__init__(resolver, query.qname, query.qtype, do, cd, forwarder, route, None)
+        super().__init__(resolver, key, query.qname, query.qtype, do, cd, forwarder, route, None)
         self.since = now
         self._entry = entry
         self._handler = handler

@@ -108,19 +108,20 @@ class Resolver:
     def _resolve(self, qname: Name, qtype: int, callback: Callback, do: bool, cd: bool, since: float) -> None:
         route = self.routes.of(qname)
         now = self.now()
-        entry = self.find(qname, qtype, do=do, cd=cd, now=now)
+        key = key_of(qname, qtype, do=do, cd=cd)
+        entry = self.find(key, qname, qtype, now)
         if route is None:
             callback(Found((Link(qname, FAILURE if entry is None or entry.target is not None else entry),)))
             return
-        lookup = Lookup(self, qname, qtype, do, cd, self.forwarders[route.servers], route, callback)
+        lookup = Lookup(self, key, qname, qtype, do, cd, self.forwarders[route.servers], route, callback)
         lookup.since = since
         lookup.start(entry, now)
 
-    def find(self, qname: Name, qtype: int, *, do: bool, cd: bool, now: float) -> Entry | None:
-        """Return what is static about the question, else what the cache has, fresh or stale."""
+    def find(self, key: bytes, qname: Name, qtype: int, now: float) -> Entry | None:
+        """Return what is static about the question with that key, else what the cache has, fresh or stale."""
         if self.local is not None and (entry := self.local.find(qname, qtype, now)) is not None:
             return entry
-        return self.cache.find(qname, qtype, do=do, cd=cd, now=now)
+        return self.cache.find(key, now)
 
     def ask_peers(
         self,
@@ -136,13 +137,14 @@ class Resolver:
         """Resolve a name of the explicit form as ``resolve`` does, but of kdns alone: no other server ever sees it."""
         now = self.now()
         servers = [server for server in forwarder.servers.in_order(now) if server in self.peers]
-        entry = self.cache.find(qname, qtype, do=do, cd=cd, now=now)
-        lookup = Lookup(self, qname, qtype, do, cd, forwarder, None, callback, servers)
+        key = key_of(qname, qtype, do=do, cd=cd)
+        entry = self.cache.find(key, now)
+        lookup = Lookup(self, key, qname, qtype, do, cd, forwarder, None, callback, servers)
         lookup.since = since
         lookup.start(entry, now)
 
     def hit(
-        self, qname: Name, qtype: int, entry: Entry, route: Route | None, *, do: bool, cd: bool, now: float
+        self, key: bytes, qname: Name, qtype: int, entry: Entry, route: Route | None, *, do: bool, cd: bool, now: float
     ) -> None:
         """Count a fresh entry, and renew it if it is asked for often and about to end."""
         counts = self.counts
@@ -153,7 +155,7 @@ class Resolver:
         if self.cache.should_prefetch(entry, now) and route is not None:
             counts.prefetches += 1
             entry.hits = 0
-            Lookup(self, qname, qtype, do, cd, self.forwarders[route.servers], route, _nobody).ask(now)
+            Lookup(self, key, qname, qtype, do, cd, self.forwarders[route.servers], route, _nobody).ask(now)
 
     def read(self, wire: bytes, question: Question, server: Server) -> Entry:
         """Read a reply and keep what it is worth; raises WireError. Called once, however many wait for it."""
@@ -173,15 +175,17 @@ class Resolver:
         if is_probe:
             return entry
         now = self.now()
-        self.cache.put(qname, question.qtype, entry, do=question.do, cd=question.cd, now=now)
+        key = key_of(qname, question.qtype, do=question.do, cd=question.cd)
+        self.cache.put(key, entry, now)
         if entry.note is not None and entry.note & peer.FEED and self.feed is not None:
-            self._subscribe(self.feed, question, entry, server, now)
+            self._subscribe(self.feed, self.cache.place_of(key, entry), question, entry, server, now)
         return entry
 
-    def _subscribe(self, feed: FeedClient, question: Question, entry: Entry, server: Server, now: float) -> None:
-        """Have *feed* tell of changes to what was kept."""
+    def _subscribe(
+        self, feed: FeedClient, key: bytes, question: Question, entry: Entry, server: Server, now: float
+    ) -> None:
+        """Have *feed* tell of changes to what was kept under *key*."""
         feed.offered(server)
-        key = self.cache.key_of(question.qname, question.qtype, entry, do=question.do, cd=question.cd)
         if self.cache.get(key) is entry:
             feed.subscriptions.hold(question.qname, question.qtype, key, entry, now)
             feed.wake()
@@ -211,13 +215,14 @@ class Lookup:
     """
 
     __slots__ = (
-        "_callback", "_cd", "_denial", "_do", "_forwarder", "_is_open", "_links", "_qname", "_qtype", "_resolver",
-        "_route", "_servers", "_stale", "since",
+        "_callback", "_cd", "_denial", "_do", "_forwarder", "_is_open", "_key", "_links", "_qname", "_qtype",
+        "_resolver", "_route", "_servers", "_stale", "since",
     )  # fmt: skip
 
     def __init__(
         self,
         resolver: Resolver,
+        key: bytes,
         qname: Name,
         qtype: int,
         do: bool,
@@ -228,6 +233,7 @@ class Lookup:
         servers: Sequence[Server] | None = None,
     ) -> None:
         self._resolver = resolver
+        self._key = key
         self._qname = qname
         self._qtype = qtype
         self._do = do
@@ -247,12 +253,12 @@ class Lookup:
         resolver = self._resolver
         cache = resolver.cache
         if entry is None:
-            if cache.has_failures and cache.has_failed(self._key, now):
+            if now < cache.fails_until and cache.has_failed(self._key, now):
                 resolver.counts.failures_served += 1
                 self._take(FAILURE)
                 return
         elif now < entry.expires_at:
-            resolver.hit(self._qname, self._qtype, entry, self._route, do=self._do, cd=self._cd, now=now)
+            resolver.hit(self._key, self._qname, self._qtype, entry, self._route, do=self._do, cd=self._cd, now=now)
             self._take(entry)
             return
         elif now < entry.retry_at:
@@ -271,11 +277,8 @@ class Lookup:
         route = self._route
         options = peer.HELLO if route is None or route.is_cluster else b""
         question = Question(self._qname, self._qtype, self._do, self._cd, options, route)
-        self._forwarder.ask(question, self._replied, servers=self._servers, now=now)
-
-    @property
-    def _key(self) -> bytes:
-        return key_of(self._qname, self._qtype, do=self._do, cd=self._cd)
+        key = self._key + options if options else self._key
+        self._forwarder.ask(question, self._replied, key=key, servers=self._servers, now=now)
 
     def _replied(self, entry: Entry | NoReply) -> None:
         route = self._route
@@ -296,7 +299,7 @@ class Lookup:
             now = resolver.now()
             if self._denial is not None:
                 entry = self._denial  # the cluster's word stands where the upstreams have none
-                resolver.cache.put(self._qname, self._qtype, entry, do=self._do, cd=self._cd, now=now)
+                resolver.cache.put(self._key, entry, now)
             else:
                 if reply is not NoReply.SHED:
                     resolver.cache.fail(self._key, now)
@@ -341,11 +344,12 @@ class Lookup:
             self.answered(Found((*links, Link(target, FAILURE))))
             return
         forwarder = resolver.forwarders[route.servers]
-        following = Lookup(resolver, target, self._qtype, self._do, self._cd, forwarder, route, self.answered)
+        key = key_of(target, self._qtype, do=self._do, cd=self._cd)
+        following = Lookup(resolver, key, target, self._qtype, self._do, self._cd, forwarder, route, self.answered)
         following._links = links
         following.since = self.since
         now = resolver.now()
-        following.start(resolver.find(target, self._qtype, do=self._do, cd=self._cd, now=now), now)
+        following.start(resolver.find(key, target, self._qtype, now), now)
 
 
 def _nobody(found: Found) -> None:

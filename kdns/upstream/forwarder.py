@@ -176,15 +176,17 @@ class Forwarder(Generic[T]):
         question: Question,
         callback: Callback[T],
         *,
+        key: bytes | None = None,
         servers: Sequence[Server] | None = None,
         now: float | None = None,
     ) -> None:
         """Have *callback* called once, with the best reply or with why there is none.
 
-        It may be called before this returns. *servers* are asked in place of the route's own; *now* is the time, from
-        those who know it.
+        It may be called before this returns. *servers* are asked in place of the route's own; *key*, the question's,
+        and *now*, the time, are for those who know them.
         """
-        key = question.key
+        if key is None:
+            key = question.key
         if servers is not None:
             key += b"!"
         asking = self.askings.get(key)

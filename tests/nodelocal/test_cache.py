@@ -24,11 +24,11 @@ def denial(name: Name = WWW, ttl: int = 60, *, rcode: int = 3) -> Entry:
 
 
 def put(cache: Cache, entry: Entry, now: float, name: Name = WWW, qtype: int = A) -> None:
-    cache.put(name, qtype, entry, do=False, cd=False, now=now)
+    cache.put(key_of(name, qtype, do=False, cd=False), entry, now)
 
 
 def find(cache: Cache, now: float, name: Name = WWW, qtype: int = A) -> Entry | None:
-    return cache.find(name, qtype, do=False, cd=False, now=now)
+    return cache.find(key_of(name, qtype, do=False, cd=False), now)
 
 
 @given(
@@ -149,6 +149,22 @@ def test_failures_double_up_to_a_bound_and_are_ended_by_an_answer() -> None:
     put(cache, positive(), now)
     cache.fail(key, now)
     assert not cache.has_failed(key, now + 1.0)
+
+
+def test_failures_of_long_ago_make_no_new_one_last_longer() -> None:
+    cache = Cache()
+    key, other = (key_of(name, A, do=False, cd=False) for name in (WWW, ZONE))
+    assert cache.fails_until < 0
+    for now in (0.0, 1.0, 3.0):
+        cache.fail(key, now)
+    assert cache.fails_until == 7.0
+    cache.fail(other, 7.0 + MAX_FAILURE_SECONDS - 2.0)
+    cache.fail(key, 7.0 + MAX_FAILURE_SECONDS - 1.0)
+    assert cache.has_failed(key, 7.0 + MAX_FAILURE_SECONDS + 6.0), "it is not so long ago"
+    later = cache.fails_until + MAX_FAILURE_SECONDS
+    cache.fail(key, later)
+    assert cache.has_failed(key, later)
+    assert not cache.has_failed(key, later + 1.0)
 
 
 def test_the_denial_below_a_cut_reads_like_the_one_above() -> None:

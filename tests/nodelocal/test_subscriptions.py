@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from kdns.proto import dso
-from nodelocal.cache import Cache
+from nodelocal.cache import Cache, key_of
 from nodelocal.entry import Entry, seal
 from nodelocal.subscriptions import Subscriptions, topics_of
 from zones.names import Name
@@ -82,14 +82,15 @@ class Played:
         self.subscriptions.connected()
 
     def keep(self, qname: Name, made: Entry, qtype: int = A) -> Entry:
-        self.cache.put(qname, qtype, made, do=False, cd=False, now=0.0)
-        key = self.cache.key_of(qname, qtype, made, do=False, cd=False)
+        asked = key_of(qname, qtype, do=False, cd=False)
+        self.cache.put(asked, made, 0.0)
+        key = self.cache.place_of(asked, made)
         assert self.cache.get(key) is made
         self.subscriptions.hold(qname, qtype, key, made, 0.0)
         return made
 
     def has(self, qname: Name, qtype: int = A) -> bool:
-        found = self.cache.find(qname, qtype, do=False, cd=False, now=1.5)
+        found = self.cache.find(key_of(qname, qtype, do=False, cd=False), 1.5)
         return found is not None and found.expires_at > 1.5
 
     def ask(self, *, refuse: Sequence[str] = ()) -> tuple[list[tuple[str, int]], list[int], int]:
