@@ -19,7 +19,8 @@ from kdns.errors import WireError
 from kdns.net.cookies import is_proven
 from kdns.net.fairness import Fairness, Verdict
 from kdns.net.handler import Client, Deliver, Later, Several
-from kdns.proto.label import Label, Labels
+from kdns.proto.label import Label
+from kdns.proto.labels import Labels
 from kdns.proto.message import Message
 from kdns.proto.query import NOERROR, Query, REFUSED, SERVFAIL, Transport
 from kdns.proto.reading import read_query

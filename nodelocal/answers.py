@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from kdns.proto.query import NOERROR, Query, SERVFAIL
+from kdns.proto.query import MIN_UDP_OCTETS, NOERROR, NXDOMAIN, Query, SERVFAIL
 from kdns.proto.response import ede, make_response, opt_record
+from nodelocal.body import body_with_ttl, remaining, sections
 from nodelocal.cache import STALE_TTL
 from nodelocal.entry import Entry
 from nodelocal.found import Found, Link
@@ -34,18 +35,19 @@ def plain(query: Query, found: Found, now: float) -> tuple[bytes, ...]:
     """Return the tails of the response to *query*: one, or several orders of it."""
     links = found.links
     if len(links) == 1 and not links[0].is_stale:
-        tail = _simple(query, links[0].entry, now)
+        tail = simple(query, links[0].entry, now)
         if tail is not None:
             return (tail,)
     answer, authority = rrsets_of(found, now)
     return _whole(query, found, answer, authority)
 
 
-def _simple(query: Query, entry: Entry, now: float) -> bytes | None:
+def simple(query: Query, entry: Entry, now: float) -> bytes | None:
     """Return the commonest response, put together from the entry's own octets; None where it takes more than that."""
-    if entry.answers > 1 or entry.authorities > 255 or entry.is_truncated or entry.is_failure:
+    rcode = entry.rcode
+    if entry.answers > 1 or entry.authorities > 255 or entry.is_truncated or rcode not in (NOERROR, NXDOMAIN):
         return None
-    flags = 0x8080 | query.flags & 0x0110 | entry.rcode  # RD and CD as they were asked
+    flags = 0x8080 | query.flags & 0x0110 | rcode  # RD and CD as they were asked
     edns = query.edns
     if entry.is_authentic and (query.flags & _AD or (edns is not None and edns.do)):
         flags |= _AD
@@ -57,10 +59,11 @@ def _simple(query: Query, entry: Entry, now: float) -> bytes | None:
         entry.authorities,
         edns is not None,
         query.question,
-        entry.body_with_ttl(entry.remaining(now)),
+        body_with_ttl(entry, remaining(entry, now)),
         opt,
     )
-    return tail if len(tail) + 2 <= query.limit else None
+    octets = len(tail) + 2
+    return tail if octets <= MIN_UDP_OCTETS or octets <= query.limit else None
 
 
 def expanded(query: Query, alias: Name, found: Found, now: float, *, ttl: int) -> tuple[bytes, ...]:
@@ -102,14 +105,14 @@ def rrsets_of(found: Found, now: float, *, most: int | None = None) -> tuple[lis
     authority: list[RRset] = []
     for link in found.links:
         ttl = ttl_of(link, now)
-        some, authority = link.entry.sections(link.qname, ttl if most is None else min(ttl, most))
+        some, authority = sections(link.entry, link.qname, ttl if most is None else min(ttl, most))
         answer += some
     return answer, authority
 
 
 def ttl_of(link: Link, now: float) -> int:
     """Return the TTL to show: what is left, or of a stale answer the one that RFC 8767 section 4 gives it."""
-    return STALE_TTL if link.is_stale else link.entry.remaining(now)
+    return STALE_TTL if link.is_stale else remaining(link.entry, now)
 
 
 def _whole(

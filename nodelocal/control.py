@@ -14,6 +14,7 @@ import trio
 
 from kdns.proto.query import RCODE_TEXT
 from kdns.proto.text import rrset_to_text
+from nodelocal.body import remaining, sections
 from nodelocal.cache import key_of, WHOLE
 from nodelocal.entry import Entry, FAILURE
 from nodelocal.expand import Expanded, Mode
@@ -314,7 +315,7 @@ def _links(found: Found) -> list[Json]:
 
 
 def _described(qname: Name, qtype: str, entry: Entry, now: float, *, flags: int = 0, is_stale: bool = False) -> Json:
-    answer, authority = entry.sections(qname, entry.remaining(now)) if entry.body else ([], [])
+    answer, authority = sections(entry, qname, remaining(entry, now)) if entry.body else ([], [])
     return {
         "name": qname.to_text(),
         "type": qtype,

@@ -11,7 +11,6 @@ from typing import Final
 
 import msgspec
 
-from kdns.proto.message import Message, read_message, rrsets_of
 from kdns.proto.query import NXDOMAIN, Query, SERVFAIL, Transport
 from kdns.proto.response import make_response
 from kdns.upstream.servers import Server
@@ -27,15 +26,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_ttl: int = 86_400
     max_negative_ttl: int = 3600
     max_stale: int = 3600
-
-
-JUST_SECONDS: Final = 0.05
-"""What came less than this long ago still has all the TTL that it came with."""
-
-
-def whole_seconds(left: float) -> int:
-    """Return the TTL to show where *left* seconds are left."""
-    return int(left + JUST_SECONDS) if left > 0 else 0
 
 
 class Entry(msgspec.Struct, gc=False):
@@ -74,32 +64,6 @@ class Entry(msgspec.Struct, gc=False):
     def is_nxdomain(self) -> bool:
         """Whether the name itself, not one that it is an alias of, does not exist."""
         return self.rcode == NXDOMAIN and not self.answers
-
-    def remaining(self, now: float) -> int:
-        """Return the TTL that is left, in whole seconds."""
-        return whole_seconds(self.expires_at - now)
-
-    def body_with_ttl(self, ttl: int) -> bytes:
-        """Return the sections with every TTL set to *ttl*."""
-        places = self.ttl_at
-        octets = ttl.to_bytes(4, "big")
-        body = self.body
-        if len(places) == 1:
-            at = places[0]
-            return body[:at] + octets + body[at + 4 :]
-        patched = bytearray(body)
-        for at in places:
-            patched[at : at + 4] = octets
-        return bytes(patched)
-
-    def sections(self, qname: Name, ttl: int) -> tuple[list[RRset], list[RRset]]:
-        """Return answer and authority as RRsets, their TTLs set to *ttl*; *qname* is what the entry answers."""
-        message = self._message(qname, ttl)
-        return rrsets_of(message.answer), rrsets_of(message.authority)
-
-    def _message(self, qname: Name, ttl: int) -> Message:
-        counts = b"\0\1%c%c%c%c\0\0" % (*divmod(self.answers, 256), *divmod(self.authorities, 256))
-        return read_message(b"\0\0\x80\0" + counts + qname.wire + b"\0\1\0\1" + self.body_with_ttl(ttl))
 
 
 FAILURE: Final = Entry(

@@ -33,6 +33,7 @@ import msgspec
 
 from kdns.proto.query import NOERROR, NXDOMAIN
 from kdns.proto.tlds import is_public_tld
+from nodelocal.body import sections
 from nodelocal.entry import seal
 from nodelocal.found import Found, Link
 from nodelocal.pods import NodePods
@@ -285,7 +286,7 @@ def _behind_alias(question: Name, found: Found, qtype: int, name: Name) -> Found
     entry = first.entry
     if entry.is_failure:
         return None
-    answer, authority = entry.sections(first.qname, entry.ttl)
+    answer, authority = sections(entry, first.qname, entry.ttl)
     alias = next((rrset for rrset in answer if rrset.rtype == CNAME and rrset.owner == question), None)
     if alias is None or Name.trusted(alias.rdatas[0]) != name:
         return None

@@ -29,7 +29,8 @@ from kdns.errors import WireError
 from kdns.net.cookies import is_proven
 from kdns.net.fairness import Fairness, Verdict
 from kdns.net.handler import Client, Deliver, Later
-from kdns.proto.label import Label, Labels
+from kdns.proto.label import Label
+from kdns.proto.labels import Labels
 from kdns.proto.query import NOERROR, NXDOMAIN, Query, REFUSED, SERVFAIL, Transport
 from kdns.proto.reading import read_query
 from kdns.proto.refusal import refusal
@@ -37,8 +38,9 @@ from kdns.proto.response import make_bare, make_response
 from kdns.proto.table import Entry as Finished
 from kdns.upstream.forwarder import TOTAL_SECONDS
 from nodelocal import answers
+from nodelocal.body import whole_seconds
 from nodelocal.cache import key_of, STALE_TTL
-from nodelocal.entry import Entry, whole_seconds
+from nodelocal.entry import Entry
 from nodelocal.expand import Expanded, Expander
 from nodelocal.finished import FinishedAnswers, Made, Renew
 from nodelocal.found import Found, Link
@@ -354,6 +356,10 @@ class Handler:
         tail = make_response(query, rcode=NOERROR, ra=True, flags=0x0200)[0]
         return self._plainly(wire, query, tail, "", client, began)
 
+    def counted(self, wire: bytes, query: Query, route: Route, tail: bytes, client: Client, began: float) -> None:
+        """Count a response that a lookup came to."""
+        self._done(wire, tail, self._front.labels.of(route.text, query, tail[1] & 15), client, began)
+
     def _plainly(self, wire: bytes, query: Query, tail: bytes, zone: str, client: Client, began: float) -> bytes:
         return self._done(wire, tail, self._front.labels.of(zone, query, tail[1] & 15), client, began)
 
@@ -409,6 +415,20 @@ class _Waiting(Lookup):
         """Ask, and deliver when the answer is there (``kdns.net.handler.Later``)."""
         self._deliver = deliver
         self.start(self._entry, self.since)
+
+    def answered_by(self, entry: Entry) -> None:
+        """Make the commonest response in the shortest way."""
+        handler = self._handler
+        try:
+            tail = answers.simple(self._query, entry, handler.resolver.now())
+            if tail is not None:
+                handler.counted(self._wire, self._query, self._of, tail, self._client, self._began)
+        except Exception:  # noqa: BLE001 - told and counted there
+            tail = handler.broken(self._wire, self._client, self._began)
+        if tail is None:
+            super().answered_by(entry)
+        else:
+            self._deliver(tail)
 
     def answered(self, found: Found) -> None:
         """Make the response."""

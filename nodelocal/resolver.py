@@ -27,13 +27,15 @@ from kdns.upstream.forwarder import Forwarder, NoReply, TOTAL_SECONDS
 from kdns.upstream.question import Question
 from kdns.upstream.servers import Server
 from kdns.upstream.timers import Timers
+from nodelocal.body import remaining, sections
 from nodelocal.cache import Cache, key_of, RECHECK_SECONDS
 from nodelocal.entry import Entry, FAILURE, seal
 from nodelocal.feed import FeedClient
 from nodelocal.found import Found, Link
 from nodelocal.local import Local
 from nodelocal.reply import read_addresses, read_reply
-from nodelocal.route import Route, Routes
+from nodelocal.route import Route
+from nodelocal.routes import Routes
 from zones.names import Name
 from zones.records import CNAME, RRset, SOA
 
@@ -211,7 +213,7 @@ class Lookup:
     """One question being resolved: from the cache, by upstreams, stale; then along the aliases that it leads to.
 
     *route* None is the explicit form, asked of *servers* alone. *callback* is given the answer; whoever makes a kind of
-    lookup of their own, to wait in, overrides ``answered`` and gives none.
+    lookup of their own, to wait in, overrides ``answered``, and ``answered_by`` if it likes, and gives none.
     """
 
     __slots__ = (
@@ -328,13 +330,19 @@ class Lookup:
         if self._callback is not None:
             self._callback(found)
 
+    def answered_by(self, entry: Entry) -> None:
+        """Hand over the commonest answer: of one entry, which is fresh or was asked for just now."""
+        self.answered(Found((Link(self._qname, entry),)))
+
     def _take(self, entry: Entry, *, is_stale: bool = False) -> None:
         """Hand the answer over, or go on at the name that it leads to."""
         assert self._is_open  # nobody is answered twice: all ways here look first
         self._is_open = False
-        link = Link(self._qname, entry, is_stale)
-        links = (*self._links, link) if self._links else (link,)
         target = entry.target
+        if target is None and not is_stale and not self._links:
+            self.answered_by(entry)
+            return
+        links = (*self._links, Link(self._qname, entry, is_stale))
         if target is None:
             self.answered(Found(links))
             return
@@ -364,7 +372,7 @@ def _renamed(found: Found, target: Name, qname: Name, qtype: int, now: float) ->
     answer: list[RRset] = []
     authority: list[RRset] = []
     for link in found.links:
-        some, authority = link.entry.sections(link.qname, link.entry.remaining(now))
+        some, authority = sections(link.entry, link.qname, remaining(link.entry, now))
         renamed = [msgspec.structs.replace(r, owner=qname) if r.owner == target else r for r in some]
         # What the other name is an alias of may be the name asked for: it is then answered as it stands.
         answer += [

@@ -49,7 +49,8 @@ from nodelocal.metrics import gauges_of
 from nodelocal.pods import NodePods
 from nodelocal.queries import Front, plugin_of
 from nodelocal.resolver import Resolver
-from nodelocal.route import CLUSTER, Routes, UPSTREAM
+from nodelocal.route import CLUSTER, UPSTREAM
+from nodelocal.routes import Routes
 from nodelocal.subscriptions import Subscriptions
 from nodelocal.telling import explanation
 from zones.names import Name

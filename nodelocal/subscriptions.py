@@ -22,6 +22,7 @@ from typing import Final
 
 from kdns.proto import dso
 from kdns.proto.query import NOERROR, NXDOMAIN, SERVFAIL
+from nodelocal.body import sections
 from nodelocal.cache import Cache
 from nodelocal.entry import Entry
 from zones.names import Name
@@ -44,7 +45,7 @@ Topic = tuple[Name, int, int]
 
 def topics_of(qname: Name, qtype: int, entry: Entry, is_ours: Callable[[Name], bool]) -> Iterator[Topic]:
     """Yield what *entry* was made from; *is_ours* tells the cluster's names."""
-    answer, _ = entry.sections(qname, 0)
+    answer, _ = sections(entry, qname, 0)
     aliases = {rrset.owner: rrset for rrset in answer if rrset.rtype == CNAME}
     name = qname
     seen = set()

@@ -16,6 +16,7 @@ from kdns.proto import peer
 from kdns.proto.query import NXDOMAIN
 from kdns.proto.tlds import is_public_tld
 from kdns.upstream.forwarder import PATIENCE_SECONDS
+from nodelocal.body import remaining, sections
 from nodelocal.entry import FAILURE
 from nodelocal.found import Found
 from nodelocal.pods import NodePods
@@ -174,7 +175,7 @@ class Walking:
             return
         self._expires_at = min(self._expires_at, entry.expires_at)
         self._is_stale |= found.is_stale
-        answer, authority = entry.sections(found.links[0].qname, entry.ttl)
+        answer, authority = sections(entry, found.links[0].qname, entry.ttl)
         alias = next((rrset for rrset in answer if rrset.rtype == CNAME and rrset.owner == question), None)
         if alias is not None:
             name = Name.trusted(alias.rdatas[0])
@@ -305,7 +306,7 @@ class Walking:
             if not entry.is_denial:
                 callback(Outcome.DATA)
                 return
-            self._take_soa(entry.sections(found.links[-1].qname, entry.remaining(self._resolver.now()))[1])
+            self._take_soa(sections(entry, found.links[-1].qname, remaining(entry, self._resolver.now()))[1])
             exists |= entry.rcode != NXDOMAIN
             if exists and types:
                 self._resolver.resolve(name, types.pop(0), take, do=self._do, cd=self._cd, since=self._since)

@@ -21,7 +21,8 @@ import msgspec
 from kdns.answer.denials import Parent
 from kdns.answer.rewriting import restored_tails, rewritten_query
 from kdns.proto import peer
-from kdns.proto.label import Label, Labels
+from kdns.proto.label import Label
+from kdns.proto.labels import Labels
 from kdns.proto.message import Message, Record, rrsets_of
 from kdns.proto.query import BADVERS, NOERROR, NOTAUTH, NXDOMAIN, Query, REFUSED, SERVFAIL
 from kdns.proto.refusal import is_usual, refusal

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
-
-from kdns.proto.query import Query
-
-MAX_LABELS: Final = 4096
-"""Labels kept to be shared; unknown types asked at random would make more."""
 
 
 class Label(msgspec.Struct, frozen=True, gc=False, eq=False):
@@ -22,19 +15,3 @@ class Label(msgspec.Struct, frozen=True, gc=False, eq=False):
     qtype: int
     rcode: int
     do: bool
-
-
-class Labels:
-    """The labels of one program."""
-
-    def __init__(self) -> None:
-        self._labels: dict[tuple[str, int, int, bool], Label] = {}
-
-    def of(self, zone: str, query: Query, rcode: int) -> Label:
-        """Return the label of an answer with *rcode* to *query*."""
-        key = (zone, query.qtype, rcode, query.edns is not None and query.edns.do)
-        if (label := self._labels.get(key)) is None:
-            if len(self._labels) > MAX_LABELS:
-                self._labels.clear()
-            label = self._labels[key] = Label(*key)
-        return label

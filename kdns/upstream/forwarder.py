@@ -35,11 +35,12 @@ from kdns.errors import WireError
 from kdns.proto.query import FORMERR, HEADER_OCTETS, NOERROR, NOTIMP, NXDOMAIN
 from kdns.upstream.attempt import Attempt, Carrier, UpstreamTap
 from kdns.upstream.cookies import UpstreamCookies, with_option
-from kdns.upstream.question import Question, with_random_case
+from kdns.upstream.question import Question
 from kdns.upstream.servers import Protocol, Server, ServerList
 from kdns.upstream.stream import StreamQuestions
 from kdns.upstream.timers import Timers
 from kdns.upstream.udp import UdpQuestions
+from kdns.upstream.wire import section_of, wire_of, with_random_case
 
 log = logging.getLogger(__name__)
 
@@ -263,6 +264,7 @@ class _Asking(Generic[T]):
         "forwarder",
         "is_done",
         "question",
+        "section",
         "wake_at",
         "wire",
         "zone",
@@ -285,7 +287,8 @@ class _Asking(Generic[T]):
         self._key = key
         self.zone = zone
         self.question = question
-        self.wire = question.to_wire()
+        self.section = section_of(question)
+        self.wire = wire_of(question, self.section)
         self._callbacks = [callback]
         self._order = order
         self.began = now
@@ -404,14 +407,16 @@ class _Try(Attempt, Generic[T]):
     def start(self) -> bool:
         """Send the question; False where that cannot even be tried."""
         asking = self._asking
-        wire = asking.wire if self._has_edns else asking.question.to_wire(edns=False)
-        exchanges = asking.forwarder.exchanges
-        if asking.forwarder.randomizes_case and not self._is_tcp:
-            wire = with_random_case(wire, urandom(len(asking.question.qname.wire)))
-        cookies = asking.forwarder.cookies
+        forwarder = asking.forwarder
+        exchanges = forwarder.exchanges
+        self.section = section = asking.section
+        wire = asking.wire if self._has_edns else wire_of(asking.question, section, edns=False)
+        if forwarder.randomizes_case and not self._is_tcp:
+            wire = with_random_case(wire, urandom(len(section)))
+            self.section = wire[HEADER_OCTETS - 2 : HEADER_OCTETS - 2 + len(section)]
+        cookies = forwarder.cookies
         if cookies is not None and self._has_edns:
             wire = with_option(wire, len(asking.question.qname.wire), cookies.option(self.server))
-        self.section = wire[10 : 14 + len(asking.question.qname.wire)]
         server = self.server
         if not self._is_tcp:
             is_on_its_way = exchanges.over_udp.ask(self, server, wire)

@@ -23,8 +23,8 @@ from typing import Final, NoReturn
 import trio
 
 from kdns.upstream.attempt import Attempt
-from kdns.upstream.question import is_reply
 from kdns.upstream.servers import Protocol, Server
+from kdns.upstream.wire import is_reply
 
 log = logging.getLogger(__name__)
 

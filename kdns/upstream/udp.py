@@ -24,8 +24,8 @@ from typing import Final, NoReturn
 import trio
 
 from kdns.upstream.attempt import Attempt
-from kdns.upstream.question import is_reply
 from kdns.upstream.servers import Server
+from kdns.upstream.wire import is_reply
 
 RECEIVE_OCTETS: Final = 4096
 """We ask for 1232 at most; a longer reply than this is cut, cannot be read, and so is no reply."""

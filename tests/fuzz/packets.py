@@ -27,6 +27,7 @@ from kdns.proto.query import HEADER_OCTETS, MAX_UDP_OCTETS, MIN_UDP_OCTETS, Tran
 from kdns.proto.reading import read_query
 from kdns.proto.table import Entry
 from kdns.upstream.question import Question
+from nodelocal.body import sections
 from nodelocal.reply import read_addresses, read_reply
 from tests.support.cases import Cluster, question, Setup
 from zones.names import Name
@@ -186,7 +187,7 @@ def reply(data: bytes) -> None:
                 entry = read_reply(data, asked, lambda name: True)
             except WireError:
                 continue
-        answer, authority = entry.sections(_NAME, 5)
+        answer, authority = sections(entry, _NAME, 5)
         known = _NAME
         for rrset in answer:
             assert rrset.owner.key == known.key or rrset.rtype == 39, "no owner but those that the chain leads to"

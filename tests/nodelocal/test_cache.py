@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nodelocal.body import remaining, sections
 from nodelocal.cache import Cache, ENTRY_OCTETS, key_of, MAX_FAILURE_SECONDS
 from nodelocal.entry import Entry, Limits, seal
 from zones.names import Name
@@ -43,7 +44,7 @@ def test_a_ttl_never_rises_and_never_says_more_than_is_left(ttl: int, stored: fl
         if entry is None or stored + passed >= entry.expires_at:
             assert passed >= ttl - 1e-6
             continue
-        shown = entry.remaining(stored + passed)
+        shown = remaining(entry, stored + passed)
         assert shown <= last
         assert shown <= ttl - int(passed) + 1e-6
         last = shown
@@ -175,8 +176,8 @@ def test_the_denial_below_a_cut_reads_like_the_one_above() -> None:
         below = Name.from_text(text)
         entry = find(cache, 1.0, below)
         assert entry is not None
-        _, authority = entry.sections(below, 7)
-        _, above = denial(gone).sections(gone, 7)
+        _, authority = sections(entry, below, 7)
+        _, above = sections(denial(gone), gone, 7)
         assert authority == above
     assert find(cache, 1.0, ZONE) is None
     assert find(cache, 61.0, Name.from_text("a.gone.example.com")) is None, "a stale denial cuts nothing"

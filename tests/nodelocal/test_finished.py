@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kdns.proto.label import Label, Labels
+from kdns.proto.label import Label
+from kdns.proto.labels import Labels
 from kdns.proto.message import make_question
 from kdns.proto.query import Transport
 from kdns.proto.reading import read_query

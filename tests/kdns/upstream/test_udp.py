@@ -13,12 +13,14 @@ from kdns.upstream.attempt import Attempt
 from kdns.upstream.question import Question
 from kdns.upstream.servers import Protocol, Server
 from kdns.upstream.udp import UdpQuestions
+from kdns.upstream.wire import section_of, wire_of
 from zones.names import Name
 
 pytestmark = pytest.mark.skipif(IS_COMPILED, reason="compiled, an attempt of the test's own cannot be one of theirs")
 
 LOOPBACK: dict[int, str] = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
-WIRE = Question(Name.from_text("www.example.com"), 1).to_wire()
+QUESTION = Question(Name.from_text("www.example.com"), 1)
+WIRE = wire_of(QUESTION, section_of(QUESTION))
 
 
 class Asked(Attempt):
