@@ -283,7 +283,7 @@ class _Connection:
                 self._take(data[start:end], nursery)
                 continue
             hits.append(entry)
-            tail = entry.next()
+            tail = entry.tail or entry.next()
             size = len(tail) + 2
             unsent += b"%c%c%b%b" % (size >> 8, size & 255, data[start : start + 2], tail)
             connections.unsent += size + 2

@@ -144,7 +144,7 @@ class UdpListener:
                 for slot in range(received):
                     entry = find(data[at : at + sizes[slot] - 2])
                     if entry is not None:
-                        tail = entry.next()
+                        tail = entry.tail or entry.next()
                         hits.append(entry)
                     else:
                         answer = handler.respond(data[at - 2 : at + sizes[slot] - 2], clients[slot])
@@ -161,9 +161,11 @@ class UdpListener:
                     at += octets
                 first = 0
                 for slot in silent:
-                    self.lost += buffers.send(first, slot)
+                    if first < slot:
+                        self.lost += buffers.send(first, slot)
                     first = slot + 1
-                self.lost += buffers.send(first, received)
+                if first < received:
+                    self.lost += buffers.send(first, received)
                 if hits:
                     count(hits, perf_counter() - began)
                 if received == batch.SLOTS and buffers.queued_octets() > self._crowded:
@@ -244,7 +246,7 @@ class UdpListener:
             for slot in range(received):
                 entry = find(data[at : at + sizes[slot] - 2])
                 if entry is not None:
-                    tail = entry.next()
+                    tail = entry.tail or entry.next()
                     hits.append(entry)
                     size = len(tail)
                     view[at : at + size] = tail

@@ -47,8 +47,9 @@ def _read(wire: bytes, transport: Transport) -> Query:
     size = wire[HEADER_OCTETS]
     at = HEADER_OCTETS + 1 + size
     end = wire.find(0, at) + 1
-    parent = _parents.get(lower[at:end]) if size <= MAX_LABEL_OCTETS else None
-    if parent is not None and size:
+    # Compiled, a slice that ends before it begins is an error; there is no end where no zero follows.
+    parent = _parents.get(lower[at:end]) if end and 0 < size <= MAX_LABEL_OCTETS else None
+    if parent is not None:
         labels = (lower[HEADER_OCTETS + 1 : at], *parent)
         at = end
     else:

@@ -38,8 +38,8 @@ _IDS: Final = 256
 """IDs taken from the system's random source at a time."""
 
 _KIND: Final = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-_UNSPECIFIED: Final = ctypes.create_string_buffer(bytes(16), 16)
-_NOWHERE: Final = ctypes.addressof(_UNSPECIFIED)
+_NOWHERE: Final = ctypes.create_string_buffer(bytes(16), 16)
+"""An address of family AF_UNSPEC."""
 
 _RECVERR: Final[dict[int, tuple[int, int]]] = {
     socket.AF_INET: (socket.IPPROTO_IP, 11),
@@ -47,8 +47,8 @@ _RECVERR: Final[dict[int, tuple[int, int]]] = {
 }
 """IP_RECVERR and IPV6_RECVERR of Linux, which Python has no names for."""
 
-_connect = ctypes.PyDLL(None, use_errno=True).connect
-_connect.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint)
+_connect = ctypes.PyDLL(None).connect
+"""connect(2). That it is told no types of arguments, and keeps no errno, makes a call cost half."""
 
 
 class _Target:

@@ -39,7 +39,7 @@ def with_random_case(wire: bytes, bits: bytes) -> bytes:
     name_at = HEADER_OCTETS - 2
     end = wire.index(0, name_at)
     name = bytearray(wire[name_at:end])
-    for at, octet in enumerate(name):
+    for at, octet in enumerate(wire[name_at:end]):
         if 0x41 <= octet & 0xDF <= 0x5A and octet >= 0x41:  # a length is at most 63, so no letter
             name[at] = octet & 0xDF | (bits[at] & 0x20)
     return wire[:name_at] + bytes(name) + wire[end:]
