@@ -71,6 +71,7 @@ class QueryHandler:
     def respond(self, wire: bytes, client: Client) -> bytes | Later | Several | None:
         """Return the tail for a message; one that breaks us costs that message alone."""
         began = perf_counter()
+        label: Label | Sort | None
         try:
             if self._fairness is not None and (verdict := self._judge(self._fairness, client)) is not Verdict.ANSWER:
                 return self._refuse(wire, client, began) if verdict is Verdict.TRUNCATE else None
@@ -82,12 +83,17 @@ class QueryHandler:
                     if isinstance(found, Ask):
                         return self._later(found, wire, client, began)
                     return self._transfer(found, wire, client, began)
-                if found[0] is None:
+                made, label = found
+                if made is None:
                     self._stats.miss(self._proto, self._family, None, len(wire), None, 0.0)
                     return None
-                tail, label = found  # type: ignore[assignment]  # the tail is there, as was just seen
+                tail = made
                 if self._query_log is None:
-                    self._count(wire, tail, label, perf_counter() - began)
+                    seconds = perf_counter() - began
+                    if isinstance(label, Sort):
+                        self._stats.made(self._proto, self._family, label, seconds)
+                    else:
+                        self._stats.miss(self._proto, self._family, label, len(wire), tail, seconds)
                     return tail
         except Exception:
             log.exception("a query of %d octets from %s: %s", len(wire), client()[0], wire[:512].hex())
@@ -141,15 +147,11 @@ class QueryHandler:
 
         return resolve
 
-    def _count(self, wire: bytes, tail: bytes, label: Label | Sort | None, seconds: float) -> None:
-        if isinstance(label, Sort):
-            self._stats.made(self._proto, self._family, label, seconds)
-        else:
-            self._stats.miss(self._proto, self._family, label, len(wire), tail, seconds)
-
     def _done(self, wire: bytes, tail: bytes, label: Label | Sort | None, client: Client, began: float) -> None:
         seconds = perf_counter() - began
-        self._count(wire, tail, label, seconds)
+        counted_by = label.label if isinstance(label, Sort) else label
+        assert counted_by is None or isinstance(counted_by, Label)  # what the responder stores
+        self._stats.miss(self._proto, self._family, counted_by, len(wire), tail, seconds)
         if self._query_log is not None:
             self._query_log.note(wire, tail, client(), self._transport, seconds)
 

@@ -46,7 +46,7 @@ class Apex:
         self.origin = origin
         self._store = store
         self._timers = timers
-        self._serial = serial
+        self.serial = serial
         self._own_addresses = tuple(own_addresses)
         self._version = version
         self._ns = origin.prefixed(b"ns", b"dns")
@@ -61,8 +61,8 @@ class Apex:
     def soa_of(self, origin: Name) -> RRset:
         """Return the SOA of another zone that this one's name server speaks for: a reverse zone."""
         serial, soa = self._soas.get(origin.key, (-1, None))
-        if soa is None or serial != self._serial.value:
-            serial = self._serial.value
+        if soa is None or serial != self.serial.value:
+            serial = self.serial.value
             soa = make_soa(origin, self._ns, self._rname, serial=serial, timers=self._timers)
             self._soas[origin.key] = serial, soa
         return soa

@@ -224,7 +224,9 @@ class Authority:
             return None
         above = name.parent()
         names = zone.names_below(above)
-        return Parent(zone, names, self.zones.labels_below(above)) if names is not None and is_usual(query) else None
+        if names is None or not is_usual(query):
+            return None
+        return Parent(zone, zone.apex.serial, names, self.zones.labels_below(above))
 
     def _denies_at_once(self, name: Name) -> bool:
         return not self.unsynced and not self._forwards and name.key not in self.zones.above

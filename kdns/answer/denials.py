@@ -18,7 +18,7 @@ from kdns.proto.query import HEADER_OCTETS, Query
 from kdns.proto.response import nxdomain_head, soa_fragment
 from kdns.proto.table import Sort
 from zones.names import MAX_LABEL_OCTETS, MAX_NAME_OCTETS
-from zones.zone import Zone
+from zones.zone import Serial, Zone
 
 MAX_NOTES: Final = 16_384
 """Parents and types that something is noted for, at once: as many as a cluster has namespaces, and more."""
@@ -31,6 +31,7 @@ class Parent(NamedTuple):
     """A name in *zone*, and the labels in *names* or *others* below it: what has any other does not exist."""
 
     zone: Zone
+    serial: Serial
     names: Container[bytes]
     others: Container[bytes]
 
@@ -38,12 +39,13 @@ class Parent(NamedTuple):
 class _Denial:
     """What all denials of one zone and type have in common."""
 
-    __slots__ = ("_by_octets", "_label", "_soa", "_zone")
+    __slots__ = ("_by_octets", "_label", "_serial", "_shown", "_zone")
 
-    def __init__(self, zone: Zone, label: Label) -> None:
+    def __init__(self, zone: Zone, serial: Serial, label: Label) -> None:
         self._zone = zone
+        self._serial = serial
+        self._shown = serial.value
         self._label = label
-        self._soa = zone.soa
         self._by_octets: dict[int, tuple[bytes, Sort]] = {}
 
     def of(self, octets: int) -> tuple[bytes, Sort] | None:
@@ -51,9 +53,8 @@ class _Denial:
 
         None where the name that it asks for is too long.
         """
-        soa = self._zone.soa
-        if soa is not self._soa:
-            self._soa = soa
+        if self._serial.value != self._shown:
+            self._shown = self._serial.value
             self._by_octets.clear()
         return self._by_octets.get(octets) or self._make(octets)
 
@@ -61,7 +62,8 @@ class _Denial:
         name_octets = octets - HEADER_OCTETS - _TYPE_AND_CLASS_OCTETS
         if name_octets > MAX_NAME_OCTETS:
             return None
-        fragment = soa_fragment(self._soa, HEADER_OCTETS + name_octets - len(self._soa.owner.wire))
+        soa = self._zone.soa
+        fragment = soa_fragment(soa, HEADER_OCTETS + name_octets - len(soa.owner.wire))
         sort = Sort(self._label, octets, octets + len(fragment), is_truncated=False)
         found = self._by_octets[octets] = fragment, sort
         return found
@@ -111,7 +113,7 @@ class Denials:
             self.clear()
         denial = self._denials.get(label)
         if denial is None:
-            denial = self._denials[label] = _Denial(parent.zone, label)
+            denial = self._denials[label] = _Denial(parent.zone, parent.serial, label)
         key = query.qname.parent().key + query.question[-_TYPE_AND_CLASS_OCTETS:]
         self._notes[key] = denial, parent.names, parent.others
 

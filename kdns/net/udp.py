@@ -122,7 +122,7 @@ class UdpListener:
         buffers = batch.Batch(self.sock)
         handler, find, count = self._handler, self._handler.find, self._handler.count
         data, view, sizes, reply_sizes = buffers.data, buffers.view, buffers.sizes, buffers.reply_sizes
-        clients, octets = buffers.clients, batch.SLOT_OCTETS
+        clients, stride = buffers.clients, batch.SLOT_OCTETS
         while True:
             await trio.lowlevel.wait_readable(self.sock)
             for _ in range(MAX_BATCHES):
@@ -141,24 +141,24 @@ class UdpListener:
                 hits: list[Entry] = []
                 silent: list[int] = []
                 at = 2
-                for slot in range(received):
-                    entry = find(data[at : at + sizes[slot] - 2])
+                for slot, size in enumerate(sizes[:received].tolist()):
+                    entry = find(data[at : at + size - 2])
                     if entry is not None:
                         tail = entry.tail or entry.next()
                         hits.append(entry)
                     else:
-                        answer = handler.respond(data[at - 2 : at + sizes[slot] - 2], clients[slot])
+                        answer = handler.respond(data[at - 2 : at + size - 2], clients[slot])
                         if not isinstance(answer, bytes):
                             silent.append(slot)
                             if callable(answer) and self._may_wait():
                                 answer(partial(self._leave, outbox, written, buffers.envelope(slot)))
-                            at += octets
+                            at += stride
                             continue
                         tail = answer
-                    size = len(tail)
-                    view[at : at + size] = tail
-                    reply_sizes[slot] = size + 2
-                    at += octets
+                    octets = len(tail)
+                    view[at : at + octets] = tail
+                    reply_sizes[slot] = octets + 2
+                    at += stride
                 first = 0
                 for slot in silent:
                     if first < slot:
