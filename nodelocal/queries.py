@@ -109,7 +109,7 @@ class Handler:
     """Answers messages of one transport and family (``kdns.net.handler.Handler``)."""
 
     def __init__(self, front: Front, transport: Transport, family: int) -> None:
-        self._front = front
+        self.front = front
         self.resolver = front.resolver
         self.expander = front.expander
         self._transport = transport
@@ -130,10 +130,10 @@ class Handler:
 
     def count(self, hits: Sequence[Finished], seconds: float) -> None:
         """Count what ``find`` answered."""
-        self._front.stats.hits(self._proto, self._family, hits, seconds)
+        self.front.stats.hits(self._proto, self._family, hits, seconds)
 
     def _respond(self, wire: bytes, client: Client, began: float) -> bytes | Later | None:
-        front = self._front
+        front = self.front
         fairness = front.fairness
         if fairness is not None:
             proven = self._transport is Transport.TCP or is_proven(client)
@@ -147,14 +147,14 @@ class Handler:
         if finished is not None:
             assert isinstance(finished.sort.label, Label)  # what is stored below
             finished.is_used = True
-            return self._done(wire, finished.next(), finished.sort.label, client, began)
+            return self.done(wire, finished.next(), finished.sort.label, client, began)
         try:
             query = read_query(wire, self._transport)
         except WireError as exc:
             if exc.rcode_hint is None:
                 front.stats.miss(self._proto, self._family, None, len(wire), None, 0.0)
                 return None
-            return self._done(wire, make_bare(wire, exc.rcode_hint, ra=True), None, client, began)
+            return self.done(wire, make_bare(wire, exc.rcode_hint, ra=True), None, client, began)
         qtype = query.qtype
         if qtype >= _FIRST_ODD_TYPE or qtype == OPT or query.qclass != IN or query.signed is not None or query.edns:
             tail = self._oddly(query)
@@ -232,7 +232,7 @@ class Handler:
             resolver.hit(key, qname, qtype, entry, route, do=do, cd=cd, now=now)
             found = Found((Link(qname, entry),))
             return self.answer(wire, query, route, found, now, client, began, is_common=is_common)
-        sender = _nobody if self._front.query_log is None else self._sender(client)
+        sender = _nobody if self.front.query_log is None else self._sender(client)
         return _Waiting(self, wire, query, key, route, sender, began, entry, now, do=do, cd=cd).wait
 
     def answer(
@@ -248,12 +248,12 @@ class Handler:
         is_common: bool,
     ) -> bytes:
         """Return the response of what was found; store it if it is the same for all clients, and good for a while."""
-        front = self._front
+        front = self.front
         tails = answers.plain(query, found, now)
         label = front.labels.of(route.text, query, tails[0][1] & 15)
         if is_common and found.expires_at - now >= SETTLED_SECONDS and not found.is_stale:
             self._store(wire, (tails, label), partial(self._plain_again, query, route))
-        return self._done(wire, tails[0] if len(tails) == 1 else front.pick(tails), label, client, began)
+        return self.done(wire, tails[0] if len(tails) == 1 else front.pick(tails), label, client, began)
 
     def _plain_again(self, query: Query, route: Route) -> Made | None:
         """Make the response of what the cache has, as for one who asks now."""
@@ -268,23 +268,23 @@ class Handler:
             return None
         resolver.hit(key, qname, qtype, entry, route, do=do, cd=cd, now=now)
         tails = answers.plain(query, Found((Link(qname, entry),)), now)
-        return tails, self._front.labels.of(route.text, query, tails[0][1] & 15)
+        return tails, self.front.labels.of(route.text, query, tails[0][1] & 15)
 
     def broken(self, wire: bytes, client: Client, began: float) -> bytes:
         """Return SERVFAIL for a query that broke us, from within the handling of the exception."""
         log.exception("a query of %d octets: %s", len(wire), wire[:512].hex())
-        self._front.stats.panics += 1
-        return self._done(wire, make_bare(wire, SERVFAIL, ra=True), None, client, began)
+        self.front.stats.panics += 1
+        return self.done(wire, make_bare(wire, SERVFAIL, ra=True), None, client, began)
 
     # -- by the search path -------------------------------------------------------------------------------------------
 
     def _expand(self, wire: bytes, query: Query, walk: Walk, client: Client, began: float) -> bytes | Later:
-        front = self._front
+        front = self.front
         namespace = walk.namespace if front.expander.pods is not None else None
         if namespace is not None:
             known = front.finished.find_own(namespace, self._transport, wire[2:])
             if known is not None:
-                return self._done(wire, front.pick(known[0]), known[1], client, began)
+                return self.done(wire, front.pick(known[0]), known[1], client, began)
         waiting = _Walking(self, wire, query, walk, self._sender(client), began)
         waiting.start()
         return waiting.tail if waiting.tail is not None else waiting.wait
@@ -293,7 +293,7 @@ class Handler:
         self, wire: bytes, query: Query, walk: Walk, expanded: Expanded, client: Client, began: float
     ) -> bytes:
         """Return the response of what a walk came to, and store it where it is good for a while."""
-        front = self._front
+        front = self.front
         tails, lives = self._tails(query, expanded, self.resolver.now())
         label = front.labels.of(walk.zone.to_text(), query, tails[0][1] & 15)
         if lives >= SETTLED_SECONDS:
@@ -301,7 +301,7 @@ class Handler:
                 self._store(wire, (tails, label), partial(self._expanded_again, query, walk))
             else:
                 front.finished.store_own(walk.namespace, self._transport, wire[2:], (tails, label))
-        return self._done(wire, front.pick(tails), label, client, began)
+        return self.done(wire, front.pick(tails), label, client, began)
 
     def _expanded_again(self, query: Query, walk: Walk) -> Made | None:
         """Make the response of what is known of a walk's end."""
@@ -313,7 +313,7 @@ class Handler:
         tails, lives = self._tails(query, ends[0], self.resolver.now())
         if lives < SETTLED_SECONDS:
             return None
-        return tails, self._front.labels.of(walk.zone.to_text(), query, tails[0][1] & 15)
+        return tails, self.front.labels.of(walk.zone.to_text(), query, tails[0][1] & 15)
 
     def failed(self, wire: bytes, query: Query, client: Client, began: float) -> bytes:
         """Return SERVFAIL for a query whose time is up."""
@@ -331,7 +331,7 @@ class Handler:
             return (answers.failed(query, "a step of the search path failed"),), 0
         if found is not None and decision.name is not None:
             if decision.name != query.qname and not found.last.is_failure:
-                self._front.expanded += 1
+                self.front.expanded += 1
             tails = answers.expanded(query, decision.name, found, now, ttl=ttl)
             is_fit = not is_stale and not found.last.is_failure
             return tails, min(left, found.expires_at - now) if is_fit else 0
@@ -344,7 +344,7 @@ class Handler:
     # -- bookkeeping --------------------------------------------------------------------------------------------------
 
     def _store(self, wire: bytes, made: Made, renew: Renew) -> None:
-        self._front.finished.store(self._transport, wire[2:], made, renew)
+        self.front.finished.store(self._transport, wire[2:], made, renew)
 
     def _limited(self, wire: bytes, client: Client, began: float) -> bytes | None:
         try:
@@ -352,19 +352,16 @@ class Handler:
         except WireError as exc:
             if exc.rcode_hint is None:
                 return None
-            return self._done(wire, make_bare(wire, exc.rcode_hint, ra=True), None, client, began)
+            return self.done(wire, make_bare(wire, exc.rcode_hint, ra=True), None, client, began)
         tail = make_response(query, rcode=NOERROR, ra=True, flags=0x0200)[0]
         return self._plainly(wire, query, tail, "", client, began)
 
-    def counted(self, wire: bytes, query: Query, route: Route, tail: bytes, client: Client, began: float) -> None:
-        """Count a response that a lookup came to."""
-        self._done(wire, tail, self._front.labels.of(route.text, query, tail[1] & 15), client, began)
-
     def _plainly(self, wire: bytes, query: Query, tail: bytes, zone: str, client: Client, began: float) -> bytes:
-        return self._done(wire, tail, self._front.labels.of(zone, query, tail[1] & 15), client, began)
+        return self.done(wire, tail, self.front.labels.of(zone, query, tail[1] & 15), client, began)
 
-    def _done(self, wire: bytes, tail: bytes, label: Label | None, client: Client, began: float) -> bytes:
-        front = self._front
+    def done(self, wire: bytes, tail: bytes, label: Label | None, client: Client, began: float) -> bytes:
+        """Count a response, log it where that is wanted, and return it."""
+        front = self.front
         seconds = perf_counter() - began
         front.stats.miss(self._proto, self._family, label, len(wire), tail, seconds)
         if front.query_log is not None:
@@ -373,7 +370,7 @@ class Handler:
 
     def _sender(self, client: Client) -> Client:
         """Return what tells the client after this call, too; only a log wants to know."""
-        if self._front.query_log is None:
+        if self.front.query_log is None:
             return _nobody
         sender = client()
         return lambda: sender
@@ -418,11 +415,12 @@ class _Waiting(Lookup):
 
     def answered_by(self, entry: Entry) -> None:
         """Make the commonest response in the shortest way."""
-        handler = self._handler
+        handler, query = self._handler, self._query
         try:
-            tail = answers.simple(self._query, entry, handler.resolver.now())
+            tail = answers.simple(query, entry, handler.resolver.now())
             if tail is not None:
-                handler.counted(self._wire, self._query, self._of, tail, self._client, self._began)
+                label = handler.front.labels.of(self._of.text, query, tail[1] & 15)
+                handler.done(self._wire, tail, label, self._client, self._began)
         except Exception:  # noqa: BLE001 - told and counted there
             tail = handler.broken(self._wire, self._client, self._began)
         if tail is None:

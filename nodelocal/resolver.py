@@ -283,16 +283,18 @@ class Lookup:
         self._forwarder.ask(question, self._replied, key=key, servers=self._servers, now=now)
 
     def _replied(self, entry: Entry | NoReply) -> None:
+        if isinstance(entry, NoReply):
+            self._ended(entry)
+            return
         route = self._route
-        if not isinstance(entry, NoReply) and route is not None and route.then is not None and passes_on(entry):
+        if route is not None and route.then is not None and passes_on(entry):
             self._denial = entry if entry.rcode == NXDOMAIN else None
             question = Question(self._qname, self._qtype, self._do, self._cd, b"", route)
             self._resolver.forwarders[route.then].ask(question, self._ended)
-            return
-        if isinstance(entry, NoReply) or entry.rcode not in (NOERROR, NXDOMAIN) or not self._is_open:
-            self._ended(entry)
-        else:
+        elif self._is_open and entry.rcode in (NOERROR, NXDOMAIN):
             self._take(entry)
+        else:
+            self._ended(entry)
 
     def _ended(self, reply: Entry | NoReply) -> None:
         entry = FAILURE if isinstance(reply, NoReply) else reply

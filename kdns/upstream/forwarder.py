@@ -373,9 +373,10 @@ class _Asking(Generic[T]):
         self.is_done = True
         forwarder = self.forwarder
         forwarder.forget(self._key, self.zone)
-        for attempt in self._open:
-            attempt.close()
-        self._open = []
+        if self._open:
+            for attempt in self._open:
+                attempt.close()
+            self._open = []
         if reply is not NoReply.SHED and (reply is NoReply.NOBODY) != forwarder.is_failing and not self._is_apart:
             forwarder.note_failing(reply is NoReply.NOBODY, self._order)
         for callback in self._callbacks:
