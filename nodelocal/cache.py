@@ -5,7 +5,7 @@
 | before ``expires_at``           | as it is, with what is left of its TTL                                       |
 | in the ``max_stale`` after that | while no upstream answers, with a TTL of ``STALE_TTL`` and Extended Error 3;  |
 |                                 | asking is tried again every ``RECHECK_SECONDS``                              |
-| later, or when room is needed   | never again; the entry asked for longest ago goes first                      |
+| later, or when room is needed   | never again; what nobody asked for goes first (``nodelocal.room``)           |
 
 Answers and denials have room of their own, so that a flood of names that do not exist pushes no answer out. Memory is
 counted in octets. An NXDOMAIN is one entry for every type of the name, and stands for the names below it (RFC 8020)
@@ -15,7 +15,6 @@ only through names below them. Whoever asks passes ``now``: seconds of one monot
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from math import inf
 from typing import Final
@@ -25,11 +24,12 @@ import msgspec
 
 from kdns.proto.query import NXDOMAIN
 from nodelocal.entry import Entry, Limits
+from nodelocal.room import Room
 from zones.names import Name
 
-ENTRY_OCTETS: Final = 690
-"""What an entry costs beside its key, its body and its places of TTLs: measured when a million and a half answers had
-come and gone, which leaves the tables that hold them half empty (510 before that)."""
+ENTRY_OCTETS: Final = 510
+"""What an entry costs beside its key, its body and its places of TTLs: measured when a million answers had come and
+gone, which leaves the table that holds them half empty (400 before that)."""
 PLACE_OCTETS: Final = 36
 """What the place of one TTL costs, an integer of its own."""
 
@@ -93,8 +93,8 @@ class Cache:
         self.limits = limits or Limits()
         room = self.limits.max_octets
         self._index: dict[bytes, Entry] = {}  # of both: most questions miss, and a miss is one look-up here
-        self._answers = _Lru(room - room // DENIAL_SHARE, self._index)
-        self._denials = _Lru(room // DENIAL_SHARE, self._index)
+        self._answers = Room(room - room // DENIAL_SHARE, self._index, of_denials=False)
+        self._denials = Room(room // DENIAL_SHARE, self._index, of_denials=True)
         self._failures: cachetools.LRUCache[bytes, tuple[float, float]] = cachetools.LRUCache(MAX_FAILURES)
         self.fails_until = -inf
         """When the last failure ends that is remembered; there is no need to look for one after that."""
@@ -108,14 +108,14 @@ class Cache:
         whole = _whole_key(key)
         denial = index.get(whole)
         if denial is not None and (entry is None or denial.stored_at >= entry.stored_at):
-            entry, key = denial, whole  # what was said last counts, fresh or stale
+            entry = denial  # what was said last counts, fresh or stale
         if entry is None or now >= entry.expires_at:
             cut = self._cut(key, now) if self._depth_of_cuts else None
             if cut is not None:
                 return cut
             if entry is None or now >= entry.expires_at + self.limits.max_stale:
                 return None
-        (self._denials if entry.is_denial else self._answers).touch(key)
+        entry.is_used = True
         return entry
 
     def get(self, key: bytes) -> Entry | None:
@@ -152,34 +152,39 @@ class Cache:
         index = self._index
         if now < self.fails_until + MAX_FAILURE_SECONDS:
             self._failures.pop(key, None)
-        if key in index:
-            self._forget(key)
-        if whole in index:
-            self._forget(whole)
+        is_whole = entry.is_denial and entry.is_nxdomain
+        place, other = (whole, key) if is_whole else (key, whole)
+        if other in index:
+            self._forget(other)
+        known = index.get(place)
         if not entry.is_kept or not ttl:
+            if known is not None:
+                self._forget(place)
             return
-        entry.octets = ENTRY_OCTETS + len(key) + len(entry.body) + PLACE_OCTETS * len(entry.ttl_at)
-        if entry.is_denial:
-            self._store_denial(whole if entry.is_nxdomain else key, entry)
-        else:
-            self._answers.store(key, entry)
+        self._store(place, known, entry)
 
     def restore(self, key: bytes, entry: Entry) -> None:
         """Keep what another cache kept under *key*, its times as they are; nothing else may be known under it."""
-        if key in self._index:
-            return
-        entry.octets = ENTRY_OCTETS + len(key) + len(entry.body) + PLACE_OCTETS * len(entry.ttl_at)
-        if entry.is_denial:
-            self._store_denial(key, entry)
-        else:
-            self._answers.store(key, entry)
+        if key not in self._index:
+            self._store(key, None, entry)
 
-    def _store_denial(self, key: bytes, entry: Entry) -> None:
-        if entry.is_nxdomain:
-            qname = Name.trusted(key[:-3])
-            if self._may_cut(qname, qname, entry):
-                self._depth_of_cuts = max(self._depth_of_cuts, len(qname.labels))
-        self._denials.store(key, entry)
+    def _store(self, key: bytes, known: Entry | None, entry: Entry) -> None:
+        """Keep *entry* in the place of *known*."""
+        entry.octets = ENTRY_OCTETS + len(key) + len(entry.body) + PLACE_OCTETS * len(entry.ttl_at)
+        room = self._answers
+        if entry.is_denial:
+            room = self._denials
+            if entry.is_nxdomain:
+                qname = Name.trusted(key[:-3])
+                if self._may_cut(qname, qname, entry):
+                    self._depth_of_cuts = max(self._depth_of_cuts, len(qname.labels))
+        if known is None:
+            room.store(key, entry)
+        elif known.is_denial is entry.is_denial:
+            room.replace(key, known, entry)
+        else:
+            self._forget(key)
+            room.store(key, entry)
 
     def _forget(self, key: bytes) -> None:
         (self._denials if self._index[key].is_denial else self._answers).forget(key)
@@ -211,7 +216,7 @@ class Cache:
     @property
     def counts(self) -> tuple[int, int]:
         """How many answers and denials there are."""
-        return len(self._answers), len(self._denials)
+        return self._answers.count, self._denials.count
 
     @property
     def octets(self) -> tuple[int, int]:
@@ -225,20 +230,16 @@ class Cache:
 
     def items(self) -> Iterator[tuple[bytes, Entry]]:
         """Yield every key and entry."""
-        for some in (self._answers, self._denials):
-            yield from some.items()
+        yield from list(self._index.items())
 
     def flush(self, name: Name | None = None) -> int:
         """Forget everything, or what is known of *name* and of the names below it; return how much."""
-        count = 0
-        for some in (self._answers, self._denials):
-            for key in some.keys:
-                if name is None or Name.trusted(key[:-3]).is_under(name):
-                    some.forget(key)
-                    count += 1
+        keys = [key for key in self._index if name is None or Name.trusted(key[:-3]).is_under(name)]
+        for key in keys:
+            self._forget(key)
         self._failures.clear()
         self.fails_until = -inf
-        return count
+        return len(keys)
 
     # -- NXDOMAIN stands for what lies below (RFC 8020) -----------------------------------------------------------
 
@@ -260,55 +261,6 @@ class Cache:
             if entry is not None and now < entry.expires_at and self._may_cut(Name.trusted(name[at:]), qname, entry):
                 return _below(entry, at)
         return None
-
-
-class _Lru:
-    """What was asked for longest ago goes first; counted in octets; what it holds stands in *index*, too.
-
-    It is this and not ``cachetools.LRUCache`` because that takes four times as long to store one.
-    """
-
-    def __init__(self, max_octets: int, index: dict[bytes, Entry]) -> None:
-        self._max_octets = max_octets
-        self._index = index
-        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
-        self.octets = 0
-        self.evictions = 0
-        self.touch: Callable[[bytes], None] = self._entries.move_to_end
-        """Note that the entry under a key was asked for."""
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    @property
-    def keys(self) -> list[bytes]:
-        """All keys."""
-        return list(self._entries)
-
-    def items(self) -> list[tuple[bytes, Entry]]:
-        """Return every key and entry."""
-        return list(self._entries.items())
-
-    def store(self, key: bytes, entry: Entry) -> None:
-        """Keep *entry* under a key that there is none for, making room for it; one larger than all the room is not
-        kept."""
-        octets = self.octets + entry.octets
-        entries, index = self._entries, self._index
-        if octets > self._max_octets:
-            if entry.octets > self._max_octets:
-                return
-            while octets > self._max_octets:
-                oldest, gone = entries.popitem(last=False)
-                del index[oldest]
-                octets -= gone.octets
-                self.evictions += 1
-        self.octets = octets
-        entries[key] = index[key] = entry
-
-    def forget(self, key: bytes) -> None:
-        """Drop the entry under *key*, which there is."""
-        self.octets -= self._entries.pop(key).octets
-        del self._index[key]
 
 
 def _below(entry: Entry, octets: int) -> Entry:

@@ -53,6 +53,7 @@ class Entry(msgspec.Struct, gc=False):
     expires_at: float = 0.0
     retry_at: float = 0.0
     hits: int = 0
+    is_used: bool = False
     octets: int = 0
 
     @property

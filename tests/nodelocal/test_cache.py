@@ -96,7 +96,7 @@ def test_octets_and_index_agree_with_what_is_held(steps: list[tuple[str, int, in
         assert cache.octets[1] <= room // 4
 
 
-def test_least_recently_asked_goes_first() -> None:
+def test_what_nobody_asked_for_goes_first() -> None:
     cache = Cache(Limits(max_octets=8 * (ENTRY_OCTETS + 100)))
     names = [Name.from_text(f"n{number}.example.com") for number in range(6)]
     for name in names:
