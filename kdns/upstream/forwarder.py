@@ -159,7 +159,7 @@ class Forwarder(Generic[T]):
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._max_questions = max(64, min(max_questions, (soft - RESERVED_DESCRIPTORS) // 4))
         self.askings: dict[bytes, _Asking[T]] = {}
-        self._of_zone: dict[tuple[bytes, ...], int] = {}
+        self._zones: dict[tuple[bytes, ...], _Zone] = {}
         self._max_of_zone = self._max_questions if is_one_zone else self._max_questions // 2
         self.shed = 0
         """Questions that were given up for newer ones."""
@@ -201,30 +201,33 @@ class Forwarder(Generic[T]):
             self.note_failing(True, order)
             callback(NoReply.NOBODY)
             return
-        zone = question.qname.labels[-ZONE_LABELS:]
-        of_zone = self._of_zone.get(zone, 0)
-        if of_zone >= self._max_of_zone:
+        labels = question.qname.labels[-ZONE_LABELS:]
+        zone = self._zones.get(labels)
+        is_crowded = zone is not None and zone.count >= self._max_of_zone
+        if is_crowded or len(self.askings) >= self._max_questions:
             self.shed += 1
-            # At least every second question is one of this zone: the oldest of them is found soon.
-            next(some for some in self.askings.values() if some.zone == zone).finish(NoReply.SHED)
-        elif len(self.askings) >= self._max_questions:
-            self.shed += 1
-            next(iter(self.askings.values())).finish(NoReply.SHED)
+            # Where it is a zone, at least every second question is one of it: the oldest of them is found soon.
+            next(some for some in self.askings.values() if some.zone is zone or not is_crowded).finish(NoReply.SHED)
+            asking = self.askings.get(key)
+            if asking is not None:  # whoever was given up has asked the same meanwhile
+                asking.add(callback)
+                return
+            zone = self._zones.get(labels)
         if not self.askings:
             self.exchanges.wake()
+        if zone is None:
+            zone = self._zones[labels] = _Zone(labels)
+        zone.count += 1
         asking = _Asking(self, key, zone, question, callback, order, now, is_apart=servers is not None)
         self.askings[key] = asking
-        self._of_zone[zone] = self._of_zone.get(zone, 0) + 1
         asking.next_try(now)
 
-    def forget(self, key: bytes, zone: tuple[bytes, ...]) -> None:
+    def forget(self, key: bytes, zone: _Zone) -> None:
         """Take out a question that is over."""
         del self.askings[key]
-        left = self._of_zone[zone] - 1
-        if left:
-            self._of_zone[zone] = left
-        else:
-            del self._of_zone[zone]
+        zone.count -= 1
+        if not zone.count:
+            del self._zones[zone.labels]
 
     def failed(self, server: Server) -> None:
         """Note that a server gave no usable reply."""
@@ -247,6 +250,16 @@ class Forwarder(Generic[T]):
             log.warning("no upstream answers: %s", names)
         else:
             log.info("upstreams answer again: %s", names)
+
+
+class _Zone:
+    """How many questions of one zone are on their way."""
+
+    __slots__ = ("count", "labels")
+
+    def __init__(self, labels: tuple[bytes, ...]) -> None:
+        self.labels = labels
+        self.count = 0
 
 
 class _Asking(Generic[T]):
@@ -274,7 +287,7 @@ class _Asking(Generic[T]):
         self,
         forwarder: Forwarder[T],
         key: bytes,
-        zone: tuple[bytes, ...],
+        zone: _Zone,
         question: Question,
         callback: Callback[T],
         order: Sequence[Server],
