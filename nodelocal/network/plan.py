@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from kdns.errors import Problem
+from kdns.errors import ConfigError, Problem
 from kdns.net.addresses import Listen
 from kdns.options import choice, Option, switch, text
 
@@ -19,12 +19,20 @@ LOCAL: Final = ("169.254.20.10", "fd00:a9fe:20::10")
 """Where pods ask by default: a link-local address, and for IPv6, which has none that a pod could use, a ULA."""
 IPV6_OFF: Final = Path("/proc/sys/net/ipv6/conf/lo/disable_ipv6")
 DEVICE: Final = "nodelocaldns"
+LOOPBACK: Final = "lo"
 MAX_DEVICE_OCTETS: Final = 15
 MARK: Final = 0x100000
 PROBE_PORT: Final = 9953
 LEASE_SECONDS: Final = 3
 
 NODE: Final = "The node's network"
+
+
+class AddressError(ConfigError):
+    """An address or a device could not be had."""
+
+    def __init__(self, where: str, found: str, expected: str) -> None:
+        super().__init__([Problem(where, found, expected)])
 
 
 class Rules(Enum):

@@ -37,7 +37,7 @@ from kdns.workers.spawner import Ended, Failed, Spawned, Spawner
 from nodelocal import warm
 from nodelocal.config import Config
 from nodelocal.follow import follow, Json, Snapshot, watcher_command
-from nodelocal.network.addresses import AddressError
+from nodelocal.network.plan import AddressError
 from nodelocal.network.setup import Network
 from nodelocal.supervise import handover
 from nodelocal.supervise.sockets import NodeSockets
