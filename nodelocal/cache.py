@@ -39,7 +39,8 @@ RECHECK_SECONDS: Final = 30.0
 """RFC 8767 section 5: the failure recheck timer."""
 
 FAILURE_SECONDS: Final = 1.0
-"""How long a first failure is remembered; each further one doubles it (RFC 9520 section 3.2)."""
+"""How long a first failure is remembered; each further one doubles it (RFC 9520 section 3.2), until there was none of
+any question for ``MAX_FAILURE_SECONDS``."""
 MAX_FAILURE_SECONDS: Final = 30.0
 MAX_FAILURES: Final = 4096
 

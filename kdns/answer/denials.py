@@ -78,7 +78,7 @@ class Denials:
 
     def __init__(self) -> None:
         self._notes: dict[bytes, _Note] = {}
-        self._denials: dict[Label, _Denial] = {}
+        self._denials: dict[tuple[str, int], _Denial] = {}
 
     def __len__(self) -> int:
         return len(self._notes)
@@ -111,9 +111,10 @@ class Denials:
         """Note what *query* was denied by, for those that ask for its siblings; they are counted by *label*, too."""
         if len(self._notes) >= MAX_NOTES:
             self.clear()
-        denial = self._denials.get(label)
+        sort = label.zone, label.qtype
+        denial = self._denials.get(sort)
         if denial is None:
-            denial = self._denials[label] = _Denial(parent.zone, parent.serial, label)
+            denial = self._denials[sort] = _Denial(parent.zone, parent.serial, label)
         key = query.qname.parent().key + query.question[-_TYPE_AND_CLASS_OCTETS:]
         self._notes[key] = denial, parent.names, parent.others
 

@@ -15,6 +15,7 @@ from kdns.answer import denials as module
 from kdns.answer.authority import Answer
 from kdns.cluster import Cluster
 from kdns.errors import WireError
+from kdns.proto.labels import MAX_LABELS
 from kdns.proto.query import NXDOMAIN, Transport
 from kdns.proto.reading import read_query
 from kdns.proto.table import Sort
@@ -273,3 +274,16 @@ def test_what_is_noted_is_bounded(cluster: Cluster, monkeypatch: pytest.MonkeyPa
     for number in range(10):  # of parents that do not exist either there is nothing to note
         cluster.responder.respond(question(f"x.random{number}.svc.cluster.local A"), Transport.UDP)
         assert len(cluster.responder.denials) <= 3
+
+
+def test_labels_made_anew_leave_nothing_behind(cluster: Cluster) -> None:
+    """Odd types in a flood make new labels of the usual ones, which are noted again."""
+    wire = question("nx.default.svc.cluster.local A")
+    other = wire[:2] + b"\4" + wire[3:]  # AA, which no query has: denied in the long way, and noted
+    for turn in range(3):
+        for qtype in range(MAX_LABELS + 10):
+            odd = question("x.default.svc.cluster.local A")
+            cluster.responder.respond(odd[:-4] + (1000 + qtype).to_bytes(2, "big") + odd[-2:], Transport.UDP)
+        for number, one in enumerate((wire, other)):
+            cluster.responder.respond(one[:13] + b"%d%d" % (turn, number) + one[15:], Transport.UDP)
+    assert len(cluster.responder.denials) == len(cluster.responder.denials._denials) == 1
