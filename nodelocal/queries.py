@@ -36,18 +36,17 @@ from kdns.proto.reading import read_query
 from kdns.proto.refusal import refusal
 from kdns.proto.response import make_bare, make_response
 from kdns.proto.table import Entry as Finished
-from kdns.upstream.forwarder import TOTAL_SECONDS
 from nodelocal import answers
 from nodelocal.body import whole_seconds
 from nodelocal.cache import key_of, STALE_TTL
-from nodelocal.entry import Entry
 from nodelocal.expand import Expanded, Expander
 from nodelocal.finished import FinishedAnswers, Made, Renew
 from nodelocal.found import Found, Link
 from nodelocal.lease import CHAOS, PROBE_NAME
 from nodelocal.loops import LoopGuard
-from nodelocal.resolver import Lookup, Resolver
+from nodelocal.resolver import Resolver
 from nodelocal.route import Route
+from nodelocal.waiting import Waiting, Walking
 from nodelocal.walking import Ending
 from zones.names import ROOT
 from zones.records import ANY, IN, OPT, RRset
@@ -233,7 +232,7 @@ class Handler:
             found = Found((Link(qname, entry),))
             return self.answer(wire, query, route, found, now, client, began, is_common=is_common)
         sender = _nobody if self.front.query_log is None else self._sender(client)
-        return _Waiting(self, wire, query, key, route, sender, began, entry, now, do=do, cd=cd).wait
+        return Waiting(self, wire, query, key, route, sender, began, entry, now, do=do, cd=cd).wait
 
     def answer(
         self,
@@ -285,7 +284,7 @@ class Handler:
             known = front.finished.find_own(namespace, self._transport, wire[2:])
             if known is not None:
                 return self.done(wire, front.pick(known[0]), known[1], client, began)
-        waiting = _Walking(self, wire, query, walk, self._sender(client), began)
+        waiting = Walking(self, wire, query, walk, self._sender(client), began)
         waiting.start()
         return waiting.tail if waiting.tail is not None else waiting.wait
 
@@ -374,139 +373,6 @@ class Handler:
             return _nobody
         sender = client()
         return lambda: sender
-
-
-class _Waiting(Lookup):
-    """A query that waits for its answer; *entry* is what the cache has for it, stale or leading elsewhere."""
-
-    __slots__ = ("_began", "_client", "_deliver", "_entry", "_handler", "_of", "_query", "_wire")
-
-    def __init__(
-        self,
-        handler: Handler,
-        wire: bytes,
-        query: Query,
-        key: bytes,
-        route: Route,
-        client: Client,
-        began: float,
-        entry: Entry | None,
-        now: float,
-        *,
-        do: bool,
-        cd: bool,
-    ) -> None:
-        resolver = handler.resolver
-        forwarder = resolver.forwarders[route.servers]
-        super().__init__(resolver, key, query.qname, query.qtype, do, cd, forwarder, route, None)
-        self.since = now
-        self._entry = entry
-        self._handler = handler
-        self._wire = wire
-        self._query = query
-        self._of = route
-        self._client = client
-        self._began = began
-
-    def wait(self, deliver: Deliver) -> None:
-        """Ask, and deliver when the answer is there (``kdns.net.handler.Later``)."""
-        self._deliver = deliver
-        self.start(self._entry, self.since)
-
-    def answered_by(self, entry: Entry) -> None:
-        """Make the commonest response in the shortest way."""
-        handler, query = self._handler, self._query
-        try:
-            tail = answers.simple(query, entry, handler.resolver.now())
-            if tail is not None:
-                label = handler.front.labels.of(self._of.text, query, tail[1] & 15)
-                handler.done(self._wire, tail, label, self._client, self._began)
-        except Exception:  # noqa: BLE001 - told and counted there
-            tail = handler.broken(self._wire, self._client, self._began)
-        if tail is None:
-            super().answered_by(entry)
-        else:
-            self._deliver(tail)
-
-    def answered(self, found: Found) -> None:
-        """Make the response."""
-        handler, wire, client, began = self._handler, self._wire, self._client, self._began
-        try:
-            now = handler.resolver.now()
-            tail = handler.answer(wire, self._query, self._of, found, now, client, began, is_common=False)
-        except Exception:  # noqa: BLE001 - told and counted there
-            tail = handler.broken(wire, client, began)
-        self._deliver(tail)
-
-
-class _Walking:
-    """A query that waits for the end of a search path; it has until the client's patience ends, whatever the steps do.
-
-    ``tail`` is its response, once it is there.
-    """
-
-    __slots__ = ("_began", "_client", "_deliver", "_handler", "_query", "_walk", "_wire", "tail")
-
-    def __init__(self, handler: Handler, wire: bytes, query: Query, walk: Walk, client: Client, began: float) -> None:
-        self._handler = handler
-        self._wire = wire
-        self._query = query
-        self._walk = walk
-        self._client = client
-        self._began = began
-        self._deliver: Deliver | None = None
-        self.tail: bytes | None = None
-
-    def start(self) -> None:
-        """Walk."""
-        query = self._query
-        do = query.edns is not None and query.edns.do
-        self._handler.expander.expand(self._walk, query.qtype, self._take, do=do, cd=query.checking_disabled)
-
-    def wait(self, deliver: Deliver) -> None:
-        """Have the response delivered when it is there (``kdns.net.handler.Later``)."""
-        self._deliver = deliver
-        resolver = self._handler.resolver
-        resolver.timers.call_at(resolver.now() + TOTAL_SECONDS, self._give_up)
-
-    def _take(self, expanded: Expanded) -> None:
-        if self.tail is not None:
-            return
-        handler, wire, query = self._handler, self._wire, self._query
-        try:
-            if expanded.decision.ending is Ending.LITERAL:
-                do = query.edns is not None and query.edns.do
-                handler.resolver.resolve(
-                    query.qname, query.qtype, self._take_plainly, do=do, cd=query.checking_disabled
-                )
-                return
-            tail = handler.expanded(wire, query, self._walk, expanded, self._client, self._began)
-        except Exception:  # noqa: BLE001 - told and counted there
-            tail = handler.broken(wire, self._client, self._began)
-        self._finish(tail)
-
-    def _take_plainly(self, found: Found) -> None:
-        """Take the answer to the name as it stands."""
-        if self.tail is not None:
-            return
-        handler, wire, query = self._handler, self._wire, self._query
-        try:
-            route = handler.resolver.routes.of(query.qname)
-            assert route is not None  # the cluster's, which was asked
-            now = handler.resolver.now()
-            tail = handler.answer(wire, query, route, found, now, self._client, self._began, is_common=False)
-        except Exception:  # noqa: BLE001 - told and counted there
-            tail = handler.broken(wire, self._client, self._began)
-        self._finish(tail)
-
-    def _give_up(self) -> None:
-        if self.tail is None:
-            self._finish(self._handler.failed(self._wire, self._query, self._client, self._began))
-
-    def _finish(self, tail: bytes) -> None:
-        self.tail = tail
-        if self._deliver is not None:
-            self._deliver(tail)
 
 
 def _nothing(_: bytes) -> None:
